@@ -1,0 +1,1 @@
+"""Content-addressed files of a job: what is shipped, checked by digest, and never shipped twice."""
