@@ -1,0 +1,202 @@
+"""How a worker and a coordinator are set up: flag, then environment, then default.
+
+The variables are torchrun's where torchrun has one (`MASTER_ADDR`, `NODE_RANK`, …), so that a
+unit file written for it works; the others begin with `LLAMAFORGE_`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from llamaforge import paths
+from llamaforge.errors import SpecError
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=1, le=4096)]
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+NodeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+CONTROL_PORT = 29400
+"""The coordinator's default port; 29500 stays free for the classic way's store."""
+PEER_PORT = 29500
+"""The worker's default port."""
+
+
+def _from(variable: str, text: str, **limits: Any) -> Meta:
+    """The metadata of one setting: the variable it can come from and what it means."""
+    return Meta(description=text, extra={"variable": variable}, **limits)
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one worker runs. Make it with `worker_settings`."""
+
+    name: Annotated[NodeName, _from("LLAMAFORGE_NODE_NAME", "the node's name in the fleet")]
+    state_dir: Annotated[
+        str, _from("LLAMAFORGE_STATE_DIR", "folder for the worker's identity and running jobs")
+    ]
+    cache_dir: Annotated[
+        str, _from("LLAMAFORGE_CACHE_DIR", "folder for blobs and tokenised rows; may be shared")
+    ]
+    fleet: Annotated[
+        str | None,
+        _from("LLAMAFORGE_FLEET", "fleet file of the coordinator; by default this user's"),
+    ] = None
+    coordinator: Annotated[
+        str | None,
+        _from("LLAMAFORGE_COORDINATOR", "HOST:PORT of the coordinator, over the fleet file's"),
+    ] = None
+    token_file: Annotated[
+        str | None, _from("LLAMAFORGE_TOKEN_FILE", "file with the fleet's token")
+    ] = None
+    address: Annotated[
+        str | None,
+        _from(
+            "LLAMAFORGE_ADDRESS",
+            "IP address at which other nodes reach this one; by default the one that routes to "
+            "the coordinator",
+        ),
+    ] = None
+    ranks: Annotated[
+        Count | None,
+        _from("LLAMAFORGE_RANKS", "ranks to run per fleet job; by default by the cores"),
+    ] = None
+    cores: Annotated[
+        Count | None,
+        _from("LLAMAFORGE_CORES", "processor cores to use; by default all that it may run on"),
+    ] = None
+    peer_port: Annotated[
+        Port,
+        _from("LLAMAFORGE_PEER_PORT", "health and metrics port; the next free one is taken"),
+    ] = PEER_PORT
+    peer_host: Annotated[
+        str, _from("LLAMAFORGE_PEER_HOST", "address that the health and metrics port binds to")
+    ] = "127.0.0.1"
+    stop_seconds: Annotated[
+        Seconds, _from("LLAMAFORGE_STOP_SECONDS", "how long ranks may take to checkpoint and leave")
+    ] = 60.0
+    master_addr: Annotated[
+        str | None, _from("MASTER_ADDR", "classic way: host whose torchrun store to wait for")
+    ] = None
+    master_port: Annotated[Port, _from("MASTER_PORT", "classic way: port of that store")] = 29500
+    node_rank: Annotated[
+        int, _from("NODE_RANK", "classic way: this node's rank among the nodes", ge=0)
+    ] = 1
+    world_size: Annotated[
+        Count, _from("WORLD_SIZE", "classic way: number of nodes, the master's included")
+    ] = 2
+    nproc_per_node: Annotated[
+        Count, _from("NPROC_PER_NODE", "classic way: processes on this node")
+    ] = 1
+    hf_home: Annotated[
+        str | None, _from("HF_HOME", "folder of the Hugging Face cache, for the ranks")
+    ] = None
+
+
+class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one coordinator runs. Make it with `coordinator_settings`."""
+
+    state_dir: Annotated[
+        str, _from("LLAMAFORGE_STATE_DIR", "folder for the fleet file, the token, and jobs")
+    ]
+    cache_dir: Annotated[str, _from("LLAMAFORGE_CACHE_DIR", "folder for blobs; may be shared")]
+    host: Annotated[
+        str,
+        _from(
+            "LLAMAFORGE_HOST",
+            "address to listen on. Traffic is not encrypted yet: leave the loopback address "
+            "only on a network that you trust",
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[Port, _from("LLAMAFORGE_PORT", "port to listen on; 0 takes any free one")] = (
+        CONTROL_PORT
+    )
+    node_grace: Annotated[
+        Seconds,
+        _from("LLAMAFORGE_NODE_GRACE", "seconds without its connection until a node is lost"),
+    ] = 5.0
+    stop_seconds: Annotated[
+        Seconds, _from("LLAMAFORGE_STOP_SECONDS", "how long ranks may take to checkpoint and leave")
+    ] = 60.0
+
+
+Settings = TypeVar("Settings", WorkerSettings, CoordinatorSettings)
+
+
+def worker_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> WorkerSettings:
+    """Resolves a worker's settings.
+
+    Args:
+        flags: by field name, from the command line; None means not given.
+        environ: the process's environment.
+
+    Raises:
+        SpecError: a value is wrong; names the flag or variable and the value.
+    """
+    defaults = {
+        "name": _host_name(),
+        "state_dir": str(paths.state_dir()),
+        "cache_dir": str(paths.cache_dir()),
+    }
+    settings = _resolve(WorkerSettings, flags, environ, defaults)
+    if settings.master_addr is not None and settings.node_rank >= settings.world_size:
+        raise SpecError(
+            f"NODE_RANK is {settings.node_rank}, but WORLD_SIZE is {settings.world_size} nodes",
+            hint="node ranks count from 0; a worker's is 1 to WORLD_SIZE - 1",
+        )
+    return settings
+
+
+def coordinator_settings(
+    flags: Mapping[str, Any], environ: Mapping[str, str]
+) -> CoordinatorSettings:
+    """Resolves a coordinator's settings; arguments and errors as for `worker_settings`."""
+    defaults = {"state_dir": str(paths.state_dir()), "cache_dir": str(paths.cache_dir())}
+    return _resolve(CoordinatorSettings, flags, environ, defaults)
+
+
+def variables(settings: type[WorkerSettings] | type[CoordinatorSettings]) -> dict[str, str]:
+    """Which environment variable sets each field."""
+    return {field.name: _meta(field)["variable"] for field in msgspec.structs.fields(settings)}
+
+
+def _resolve(
+    kind: type[Settings],
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    defaults: Mapping[str, Any],
+) -> Settings:
+    """Takes each field from flag, environment or default, and checks it where it came from."""
+    values: dict[str, Any] = dict(defaults)
+    for field in msgspec.structs.fields(kind):
+        variable = _meta(field)["variable"]
+        if flags.get(field.name) is not None:
+            source, value = f"--{field.name.replace('_', '-')}", flags[field.name]
+        elif environ.get(variable):
+            source, value = variable, environ[variable]
+        else:
+            continue
+        try:
+            values[field.name] = msgspec.convert(value, field.type, strict=False)
+        except msgspec.ValidationError as why:
+            raise SpecError(
+                f"{source} is {value!r}: {why}", hint=f"it is {_meta(field)['description']}"
+            ) from why
+    return kind(**values)
+
+
+def _meta(field: msgspec.structs.FieldInfo) -> dict[str, str]:
+    """The variable and the description of a field."""
+    meta = next(m for m in reversed(field.type.__metadata__) if m.extra)
+    return {"variable": str(meta.extra["variable"]), "description": str(meta.description)}
+
+
+def _host_name() -> str:
+    """This machine's short name, made fit for a node's name."""
+    short = socket.gethostname().split(".")[0]
+    kept = "".join(c if c.isalnum() or c in "-_" else "-" for c in short if c.isascii())
+    return kept.strip("-_") or "node"

@@ -1,0 +1,132 @@
+"""The fleet file: where this user's coordinator listens and the token that opens it.
+
+The coordinator writes `fleet.json` (mode 0600) into its state folder and holds a lock on
+`fleet.lock` beside it for as long as it lives. A file whose lock is free is stale: its
+coordinator was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from llamaforge.errors import FleetError
+from llamaforge.paths import state_dir
+
+NAME = "fleet.json"
+
+
+class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach a coordinator."""
+
+    host: str
+    port: int
+    token: str
+    """Secret that every request carries."""
+    pid: int
+    """Process id of the coordinator."""
+
+    @property
+    def url(self) -> str:
+        """The root of its HTTP paths."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def default_path() -> Path:
+    """Where this user's fleet file is."""
+    return state_dir() / NAME
+
+
+def find(path: Path | None = None) -> FleetFile | None:
+    """The fleet that runs now, or None where there is none or only its stale file.
+
+    Args:
+        path: the fleet file; by default this user's.
+
+    Raises:
+        FleetError: the file can't be read or understood.
+    """
+    path = path or default_path()
+    return read(path) if path.exists() and Lock(path.with_suffix(".lock")).taken() else None
+
+
+def read(path: Path) -> FleetFile:
+    """Reads a fleet file.
+
+    Raises:
+        FleetError: it is missing or can't be understood.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=FleetFile)
+    except (OSError, msgspec.MsgspecError) as why:
+        raise FleetError(
+            f"the fleet file {path} can't be read: {why}", hint="start a fleet: llamaforge up"
+        ) from why
+
+
+def write(path: Path, fleet: FleetFile) -> None:
+    """Writes a fleet file that only this user can read; readers see the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "wb") as file:
+        file.write(msgspec.json.encode(fleet))
+    Path(name).rename(path)
+
+
+class Lock:
+    """A file lock that the kernel frees when its holder dies, however that happens."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = None
+
+    def take(self, *, patience: float = 1.0) -> bool:
+        """Takes the lock for this process.
+
+        Args:
+            patience: seconds to try; somebody who only asks `taken` has it for an instant.
+
+        Returns:
+            False when somebody else keeps it.
+        """
+        until = time.monotonic() + patience
+        while not self._try():
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _try(self) -> bool:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as why:
+            os.close(handle)
+            if why.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        self._handle = handle
+        return True
+
+    def free(self) -> None:
+        """Gives the lock back; harmless when it isn't held."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def taken(self) -> bool:
+        """Whether another process (or another `Lock`) holds it now."""
+        if not self.path.exists():
+            return False
+        mine = Lock(self.path)
+        got = mine.take(patience=0)
+        mine.free()
+        return not got
