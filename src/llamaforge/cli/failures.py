@@ -1,0 +1,95 @@
+"""How an error reaches a person: one message, the next command, and an exit code.
+
+    2     what was asked can't be done as written (also: wrong options)
+    1     something went wrong while doing it
+    130   stopped with Ctrl-C
+
+With `--json` the same stands on standard output as one JSON object, so that a program that reads
+the stream sees the error where it reads everything else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+from llamaforge.errors import LlamaForgeError, UserError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells report it."""
+
+
+def exit_code(action: Callable[[], object], *, as_json: bool = False) -> int:
+    """Runs `action` and turns what it raises into a message and an exit code.
+
+    Anything but a `LlamaForgeError`, a wrong option, an interrupt or a closed pipe is a bug and
+    keeps its traceback.
+    """
+    try:
+        result = action()
+    except LlamaForgeError as error:
+        return _show(error, as_json)
+    except click.UsageError as error:
+        return _show(usage_error(error), as_json)
+    except click.ClickException as error:
+        return _show(LlamaForgeError(error.format_message()), as_json)
+    except (click.Abort, KeyboardInterrupt, EOFError):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`head`, a pager) has left: not an error. Python would complain once more
+        # when it flushes at exit, so what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def usage_error(error: click.UsageError) -> UserError:
+    """A wrong option or argument, in the words of this program."""
+    path = error.ctx.command_path if error.ctx else "llamaforge"
+    hint = f"`{path} --help` lists what it takes"
+    if isinstance(error, click.NoSuchOption):
+        meant = _options_like(error.option_name, error.ctx)
+        also = f"; did you mean {meant}?" if meant else ""
+        return UserError(f"no such option {error.option_name}{also}", hint=hint)
+    message = error.format_message().rstrip(".")
+    return UserError(message[:1].lower() + message[1:], hint=hint)
+
+
+def _options_like(name: str, ctx: click.Context | None) -> str | None:
+    """The option of the command that somebody who wrote `name` most likely meant."""
+    if ctx is None:
+        return None
+    params = [param for param in ctx.command.params if isinstance(param, click.Option)]
+    known = [flag for param in params for flag in (*param.opts, *param.secondary_opts)]
+    from llamaforge.cli import options
+
+    word = name.replace("_", "-")
+    found = options.suggested_flag(word, known) or difflib.get_close_matches(word, known, n=1)
+    return (found if isinstance(found, str) else found[0]) if found else None
+
+
+def _show(error: LlamaForgeError, as_json: bool) -> int:
+    if as_json:
+        said = {
+            "kind": "error",
+            "error": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
+        print(json.dumps(said), flush=True)
+    else:
+        red, plain = ("\033[1;31m", "\033[0m") if _coloured() else ("", "")
+        print(f"{red}error:{plain} {error.message}", file=sys.stderr)
+        if error.hint:
+            print("\n".join(f"  {line}" for line in error.hint.splitlines()), file=sys.stderr)
+    return error.exit_code
+
+
+def _coloured() -> bool:
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
