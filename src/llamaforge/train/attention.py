@@ -39,7 +39,7 @@ def row_lengths(lengths: Sequence[int]) -> Iterator[None]:
 
 
 def attend(
-    module: torch.nn.Module,
+    module: torch.nn.Module,  # noqa: ARG001 - the interface's signature
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

@@ -1,0 +1,62 @@
+"""Finds where a slice stopped being a number: the row, and the first tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from llamaforge.errors import LlamaForgeError
+from llamaforge.train.layout import Layout
+from llamaforge.train.slice_pass import SlicePass
+from llamaforge.train.step import Slice
+from llamaforge.train.tokens import Tokens
+
+
+class NotFinite(LlamaForgeError):
+    """A loss or a gradient is NaN or infinite; training on would spoil the weights."""
+
+
+class Diagnosis:
+    """Makes the error for a slice whose loss or gradient is not finite.
+
+    Args:
+        layout: the trained tensors.
+        passes: how a slice goes through the model.
+        seed: the job's seed.
+    """
+
+    def __init__(self, layout: Layout, passes: SlicePass, seed: int) -> None:
+        self._layout = layout
+        self._passes = passes
+        self._seed = seed
+
+    def __call__(self, step: int, piece: Slice, rows: Sequence[Tokens]) -> NotFinite:
+        """Computes the slice's rows one by one and names the first that breaks."""
+        where = f"step {step + 1}, slice {piece.index}"
+        for number, row in zip(piece.rows, rows, strict=True):
+            loss = self._passes.train([row], seed=(self._seed, step, piece.index)).loss
+            tensor = self._first_bad_tensor()
+            if not math.isfinite(loss) or tensor is not None:
+                return self._error(where, number, loss, tensor)
+        return NotFinite(
+            f"{where}, rows {', '.join(map(str, piece.rows))}: the gradient is not finite, "
+            f"though each row alone is; first tensor: {self._first_bad_tensor()}",
+            hint="lower learning_rate, or use precision fp32; the last checkpoint is whole",
+        )
+
+    @staticmethod
+    def _error(where: str, row: int, loss: float, tensor: str | None) -> NotFinite:
+        what = [] if math.isfinite(loss) else [f"the loss is {loss}"]
+        what += (
+            [f"the first tensor with a gradient that is not finite is {tensor}"] if tensor else []
+        )
+        return NotFinite(
+            f"{where}, row {row}: {'; '.join(what)}",
+            hint="lower learning_rate, or look at this row; the last checkpoint is whole",
+        )
+
+    def _first_bad_tensor(self) -> str | None:
+        for name, largest in zip(self._layout.names, self._passes.maxima(), strict=True):
+            if not math.isfinite(largest):
+                return name
+        return None

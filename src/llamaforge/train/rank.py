@@ -1,0 +1,126 @@
+"""One training process of a fleet job, started by a worker.
+
+    python -m llamaforge.train.rank --assignment FILE --control-fd N
+
+The file holds a `spec.ranks.Assignment`; the descriptor is one end of a socket pair to the worker.
+Exit codes: 0 done or stopped, 1 failed, 2 failed because of what was asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from llamaforge.errors import LlamaForgeError, UserError
+from llamaforge.spec.ranks import Assignment, Failed, Finished, StoreReady
+from llamaforge.train import threads
+
+RENDEZVOUS_SECONDS = 300.0
+"""How long a rank waits for rank 0's store; the nodes may still be fetching the model."""
+
+
+def main() -> int:
+    """Runs the rank that the command line names."""
+    parser = argparse.ArgumentParser(prog="llamaforge.train.rank")
+    parser.add_argument("--assignment", type=Path, required=True)
+    parser.add_argument("--control-fd", type=int, required=True)
+    options = parser.parse_args()
+    assignment = msgspec.json.decode(options.assignment.read_bytes(), type=Assignment)
+    threads.sanitise_environment()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    from llamaforge.train.control import Control
+
+    control = Control(socket.socket(fileno=options.control_fd))
+    signal.signal(signal.SIGTERM, lambda *_: control.ask_to_stop("SIGTERM"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _train(assignment, control)
+    except LlamaForgeError as error:
+        _report(control, error, type(error).__name__)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the worker must hear of a bug too
+        traceback.print_exc()
+        _report(control, LlamaForgeError(f"{type(error).__name__}: {error}"), type(error).__name__)
+        return 1
+    return 0
+
+
+def _train(assignment: Assignment, control: object) -> None:
+    """Joins the generation and trains; imports torch only now, in a clean environment."""
+    from torch.distributed import PrefixStore, TCPStore
+
+    from llamaforge.train.control import Control, ControlReporter
+    from llamaforge.train.group import Group
+    from llamaforge.train.place import Folders, Place
+    from llamaforge.train.report import Silent
+    from llamaforge.train.run import train
+
+    assert isinstance(control, Control)
+    first = assignment.rank == 0
+    if first:
+        store = TCPStore(assignment.address, 0, None, is_master=True, wait_for_workers=False)
+        control.say(StoreReady(host=assignment.address, port=store.port))
+    else:
+        there = control.rendezvous(RENDEZVOUS_SECONDS)
+        store = TCPStore(there.host, there.port, None, is_master=False, wait_for_workers=False)
+    group = Group.form(
+        PrefixStore(f"{assignment.job.id}/{assignment.generation}", store),
+        rank=assignment.rank,
+        world_size=assignment.world_size,
+        address=assignment.address,
+    )
+    bundle, workdir = Path(assignment.bundle), Path(assignment.workdir)
+    resume = bundle / "resume"
+    outcome = train(
+        assignment.job,
+        place=Place(
+            generation=assignment.generation,
+            rank=assignment.rank,
+            world_size=assignment.world_size,
+            local_rank=assignment.local_rank,
+            node=assignment.node,
+            address=assignment.address,
+        ),
+        folders=Folders(
+            bundle=bundle,
+            checkpoints=workdir / "checkpoints",
+            artifacts=workdir / "artifacts",
+            cache=Path(assignment.cache_dir),
+            resume=resume if resume.is_dir() else None,
+        ),
+        group=group,
+        reporter=ControlReporter(control) if first else Silent(),
+        stop=control.stop,
+    )
+    if first:
+        control.say(
+            Finished(
+                artifacts=str(workdir / "artifacts"), proof=outcome.proof, stopped=outcome.stopped
+            )
+        )
+
+
+def _report(control: object, error: LlamaForgeError, kind: str) -> None:
+    from llamaforge.train.control import Control
+
+    assert isinstance(control, Control)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    control.say(
+        Failed(
+            kind=kind,
+            message=error.message,
+            hint=error.hint,
+            user_error=isinstance(error, UserError),
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

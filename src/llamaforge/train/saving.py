@@ -1,0 +1,63 @@
+"""When rank 0 saves, and how a state becomes a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from llamaforge.bundle import checkpoints
+from llamaforge.spec.job import Job
+from llamaforge.train.report import Reporter
+from llamaforge.train.state import State
+
+
+class Saver:
+    """Saves every N steps or M minutes, whichever comes first.
+
+    Args:
+        job: says how often, and how many to keep.
+        root: the folder of checkpoints.
+        reporter: is told of each one.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        root: Path,
+        reporter: Reporter,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._job = job
+        self._root = root
+        self._reporter = reporter
+        self._clock = clock
+        self._last = clock()
+        self._saved_step: int | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether to save now that `step` steps are committed."""
+        spec = self._job.spec
+        by_steps = spec.save_steps is not None and step % spec.save_steps == 0
+        by_time = spec.save_minutes > 0 and self._clock() - self._last >= spec.save_minutes * 60
+        return by_steps or by_time
+
+    def save(self, state: State) -> None:
+        """Commits a checkpoint of the current state, unless this step's stands already."""
+        step = state.cursor.step
+        if step == self._saved_step:
+            return
+        begin = self._clock()
+        with checkpoints.begin(self._root, step) as partial:
+            state.write(partial.path)
+            path = partial.commit(state.facts(self._job), keep=self._job.spec.keep_last)
+        self._saved_step, self._last = step, self._clock()
+        self._reporter.checkpoint(step, path)
+        self._reporter.note(
+            "checkpoint",
+            f"saved {path.name} in {self._last - begin:.2f} s",
+            step=step,
+            seconds=round(self._last - begin, 4),
+        )

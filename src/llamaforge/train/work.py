@@ -1,0 +1,67 @@
+"""What there is to do in a step: rows of the order, their tokens, and the slices they pack into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from llamaforge.spec.job import Job
+from llamaforge.spec.slices import Order, pack
+from llamaforge.train.feed import Feed
+from llamaforge.train.step import Slice
+from llamaforge.train.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Work:
+    """One step's work, the same on every rank."""
+
+    step: int
+    epoch: int
+    rows: tuple[int, ...]
+    """All rows of the step, in order, those without a trained token included."""
+    slices: tuple[Slice, ...]
+
+
+class Planner:
+    """Makes every step's work from the job alone.
+
+    Args:
+        job: the job.
+        feed: the tokens of its rows.
+    """
+
+    def __init__(self, job: Job, feed: Feed) -> None:
+        self._order = Order(job)
+        self._feed = feed
+        self._budget = job.spec.slice_tokens
+        self._last = job.total_steps
+
+    def step(self, step: int) -> Work:
+        """The work of step `step`, counted from 0."""
+        where = self._order.step(step)
+        slices = slices_of(self._feed, where.rows, self._budget)
+        return Work(step, where.epoch, where.rows, slices)
+
+    def rows(self, piece: Slice) -> list[Tokens]:
+        """The tokens of a slice's rows."""
+        return [self._feed[row] for row in piece.rows]
+
+    def upcoming(self, step: int) -> Iterator[int]:
+        """Row numbers in the order in which they will be needed, from `step` on."""
+        for later in range(step, self._last):
+            yield from self._order.step(later).rows
+
+
+def slices_of(feed: Feed, rows: Sequence[int], budget: int) -> tuple[Slice, ...]:
+    """Packs rows into slices; rows without a trained token are left out."""
+    lengths = [trainable_length(feed[row]) for row in rows]
+    return tuple(
+        Slice(index, tuple(rows[at] for at in members), sum(lengths[at] for at in members))
+        for index, members in enumerate(pack(lengths, budget))
+    )
+
+
+def trainable_length(tokens: Tokens) -> int:
+    """Tokens of a row, or 0 when none of them is trained (the first one never is)."""
+    return len(tokens.ids) if bool(tokens.trained[1:].any()) else 0
