@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
 import sys
@@ -43,10 +44,20 @@ async def test_nothing_listens(unused_tcp_port: int) -> None:
     assert f"nothing listens on 127.0.0.1:{unused_tcp_port}" in seen.text
 
 
-async def test_an_unknown_name_is_said() -> None:
-    seen = await look("no-such-host.invalid", 29500, node_rank=1, world_size=2)
+async def test_an_unknown_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    seen = await look("no-such-host", 29500, node_rank=1, world_size=2)
     assert seen.kind is Kind.NOTHING
-    assert "no-such-host.invalid" in seen.text
+    assert seen.text == "the name no-such-host is unknown (Name or service not known)"
+
+
+async def test_an_impossible_name_is_said() -> None:
+    seen = await look("a..b", 29500, node_rank=1, world_size=2)
+    assert seen.kind is Kind.NOTHING
+    assert "'a..b' is no name" in seen.text
 
 
 async def test_a_store_waits_until_all_nodes_have_joined() -> None:

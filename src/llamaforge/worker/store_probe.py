@@ -63,6 +63,8 @@ async def look(
         return Sighting(kind=Kind.FOREIGN, text=await _name(error, host, port, timeout))
     except socket.gaierror as error:
         return Sighting(kind=Kind.NOTHING, text=f"the name {host} is unknown ({error.strerror})")
+    except UnicodeError:  # raised by the IDNA encoding of names such as "a..b"
+        return Sighting(kind=Kind.NOTHING, text=f"MASTER_ADDR {host!r} is no name of a host")
     except ConnectionRefusedError:
         return Sighting(kind=Kind.NOTHING, text=f"nothing listens on {where}")
     except OSError as error:

@@ -1,0 +1,223 @@
+"""The classic way on a worker: waits for a torchrun on MASTER_ADDR, joins it, and waits again.
+
+Nothing on the coordinator knows about workers: a person runs plain torchrun there. So the worker
+looks at the port once a second, for ever, says in one line whenever what it sees changes, and
+takes part in every job that it finds waiting, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from llamaforge.spec import classic
+from llamaforge.spec.fleet import WorkerSettings
+from llamaforge.spec.ranks import Failed, Finished
+from llamaforge.worker.busy import BusyLock
+from llamaforge.worker.classic_agent import (
+    Agent,
+    Seat,
+    command,
+    ending,
+    environment,
+    verdict,
+)
+from llamaforge.worker.store_client import NoStore, StoreClient
+from llamaforge.worker.store_probe import Kind, Sighting, look
+
+INTERVAL = 1.0
+"""Seconds between two looks at the port."""
+GUARD_INTERVAL = 2.0
+"""Seconds between two looks while a job runs."""
+GONE_AFTER = 15.0
+"""Seconds without the store after which a running attempt is over: its host has no power, say."""
+TIMEOUT = 2.0
+"""Seconds for one exchange with the store."""
+
+Look = Callable[[], Awaitable[Sighting]]
+
+
+async def watch(settings: WorkerSettings, busy: BusyLock, log: logging.Logger) -> None:
+    """Takes part in classic jobs until it is cancelled; then the ranks save and leave.
+
+    Args:
+        settings: `master_addr` is set.
+        busy: shared with whatever else brings jobs to this worker.
+        log: for people.
+    """
+    if settings.node_rank == 0:
+        log.info("classic: NODE_RANK is 0, which is torchrun's own node; nothing to wait for")
+        return
+    watcher = Watcher(_look_with(settings), Visit(settings, log), busy, log)
+    while True:
+        await watcher.step()
+        await asyncio.sleep(INTERVAL)
+
+
+def _look_with(settings: WorkerSettings) -> Look:
+    host = settings.master_addr
+    assert host is not None
+    return lambda: look(
+        host,
+        settings.master_port,
+        node_rank=settings.node_rank,
+        world_size=settings.world_size,
+        timeout=TIMEOUT,
+    )
+
+
+class Watcher:
+    """Looks, tells changes, and joins what waits.
+
+    Args:
+        look: one look at the port.
+        join: takes part in the job that waits there, from start to end.
+        busy: who has this worker.
+        log: for people.
+    """
+
+    def __init__(
+        self, look: Look, join: Callable[[], Awaitable[None]], busy: BusyLock, log: logging.Logger
+    ) -> None:
+        self._look = look
+        self._join = join
+        self._busy = busy
+        self._log = log
+        self._told = ""
+        self._last = ""
+
+    async def step(self) -> None:
+        """One look, and one job if one waits."""
+        seen = await self._look()
+        if seen.kind is not Kind.WAITING:
+            self._tell(f"{seen.text}; waiting", at_once=False)
+            return
+        with self._busy.holding(seen.text) as mine:
+            if not mine:
+                self._tell(f"{seen.text}; first comes: {self._busy.holder}", at_once=True)
+                return
+            self._tell(f"{seen.text}; joining", at_once=True)
+            await self._join()
+        self._told = ""
+
+    def _tell(self, text: str, *, at_once: bool) -> None:
+        """Logs what is new. What may be a passing moment must be seen twice."""
+        if text != self._told and (at_once or text == self._last):
+            self._log.info("classic: %s", text)
+            self._told = text
+        self._last = text
+
+
+class Visit:
+    """Takes part in one classic job after the other; call it when a store waits.
+
+    Args:
+        settings: of this worker.
+        log: for people.
+    """
+
+    def __init__(self, settings: WorkerSettings, log: logging.Logger) -> None:
+        self._settings = settings
+        self._log = log
+        self._look = _look_with(settings)
+
+    async def __call__(self) -> None:
+        """From the claim to the end of the torchrun agent; says how it went."""
+        parent = Path(self._settings.state_dir) / "classic"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix="job-", dir=parent))
+        except OSError as error:
+            self._log.error("classic: no folder for the job's files: %s", error)
+            return
+        try:
+            seat = await self._claim(folder)
+            if seat is not None:
+                await self._attend(seat)
+        except OSError as error:
+            self._log.warning("classic: the attempt failed: %s", error)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _claim(self, folder: Path) -> Seat | None:
+        """Takes this node's rank in the store; None when somebody else was faster."""
+        settings = self._settings
+        assert settings.master_addr is not None
+        try:
+            store = await StoreClient.open(
+                settings.master_addr, settings.master_port, timeout=TIMEOUT
+            )
+        except NoStore:
+            return None
+        async with store:
+            if await store.add(classic.claim(settings.node_rank), 1) != 1:
+                self._log.info("classic: another worker has joined as node %d", settings.node_rank)
+                return None
+            return Seat(
+                store_address=store.store_address,
+                store_port=settings.master_port,
+                local_address=store.local_address,
+                folder=folder,
+            )
+
+    async def _attend(self, seat: Seat) -> None:
+        """Runs the agent beside a guard that ends it when the coordinator is gone."""
+        agent = await Agent.start(
+            command(self._settings, seat),
+            environment(self._settings, os.environ),
+            folder=seat.folder,
+            stop_seconds=self._settings.stop_seconds,
+        )
+        guard = asyncio.create_task(self._guard(agent))
+        try:
+            code = await agent.run(lambda line: self._log.info("classic| %s", line))
+        except asyncio.CancelledError:
+            await agent.stop()
+            raise
+        finally:
+            guard.cancel()
+            agent.kill()
+        cause = None if guard.cancelled() or not guard.done() else guard.result()
+        await self._conclude(seat, code, cause or ending(code, agent.last_lines))
+
+    async def _guard(self, agent: Agent) -> str:
+        """Ends an agent whose store is gone or needs another number of nodes; returns why."""
+        seen_at = time.monotonic()
+        while True:
+            await asyncio.sleep(GUARD_INTERVAL)
+            seen = await self._look()
+            if seen.kind in (Kind.WAITING, Kind.CLAIMED, Kind.RUNNING):
+                seen_at = time.monotonic()
+            elif seen.kind is Kind.OTHER_SIZE or time.monotonic() - seen_at > GONE_AFTER:
+                agent.kill()
+                return seen.text
+
+    async def _conclude(self, seat: Seat, code: int, otherwise: str) -> None:
+        """Says how the job ended here; a failure also to the coordinator, while it listens."""
+        said = verdict(seat.folder)
+        if isinstance(said, Finished) and code == 0:
+            word = "left early after a checkpoint" if said.stopped else "done"
+            self._log.info("classic: %s; waiting for the next", word)
+            return
+        failed = said if isinstance(said, Failed) else Failed(kind="FleetError", message=otherwise)
+        self._log.warning("classic: the attempt failed: %s; waiting for the next", failed.message)
+        await self._tell_coordinator(seat, failed)
+
+    async def _tell_coordinator(self, seat: Seat, failed: Failed) -> None:
+        message = f"node {self._settings.name}: {failed.message}"
+        word = msgspec.json.encode(msgspec.structs.replace(failed, message=message))
+        try:
+            async with await StoreClient.open(
+                seat.store_address, seat.store_port, timeout=TIMEOUT
+            ) as store:
+                await store.set_first(classic.raw_refusal(), word)
+        except (OSError, NoStore):
+            self._log.debug("classic: the coordinator's torchrun has ended already")

@@ -1,0 +1,186 @@
+"""A real torchrun agent as a child of the worker: this node's side of a classic job.
+
+The agent is torch's own, not an imitation: one that skipped its exit barrier would leave the
+coordinator's torchrun hanging for minutes. It ends with the worker: the kernel kills the agent
+(`tether`), and each rank ties itself to the agent in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from llamaforge.spec.fleet import WorkerSettings
+from llamaforge.spec.ranks import Failed, Finished
+from llamaforge.worker.tether import tether
+
+_LONGEST_LINE = 1 << 16  # bytes; a longer one is handed on in pieces
+_REMEMBERED = 20
+_NOT_INHERITED = (
+    *("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "WORLD_SIZE", "NPROC_PER_NODE"),
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "TORCH_ELASTIC_WORKER_IDENTICAL"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """What this node needs to know to join one torchrun store."""
+
+    store_address: str
+    """Numeric address of the store: MASTER_ADDR as it was resolved, so that nobody asks again."""
+    store_port: int
+    local_address: str
+    """This node's address on the route to the store."""
+    folder: Path
+    """For this attempt's files; the reports of the ranks are found there."""
+
+
+def command(settings: WorkerSettings, seat: Seat) -> list[str]:
+    """The command line that joins as this node."""
+    return [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *(f"--nnodes={settings.world_size}", f"--node_rank={settings.node_rank}"),
+        f"--nproc_per_node={settings.nproc_per_node}",
+        *(f"--master_addr={seat.store_address}", f"--master_port={seat.store_port}"),
+        f"--local_addr={seat.local_address}",
+        *("-m", "llamaforge.train.peer"),
+        *("--node", settings.name, "--cache-dir", settings.cache_dir),
+        *("--folder", str(seat.folder)),
+    ]
+
+
+def environment(settings: WorkerSettings, base: Mapping[str, str]) -> dict[str, str]:
+    """The agent's environment: the worker's, without what would override the command line.
+
+    A machine without reverse DNS would otherwise spend tens of seconds in look-ups, which torch
+    makes only to name hosts in its logs; so the resolver is told to give up after one second.
+    """
+    kept = {
+        name: value
+        for name, value in base.items()
+        if name not in _NOT_INHERITED and not name.startswith(("PET_", "TORCHELASTIC_"))
+    }
+    kept["PYTHONUNBUFFERED"] = "1"
+    kept["OMP_NUM_THREADS"] = "1"  # ranks set their threads by the job; this quietens torchrun
+    kept["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(settings.stop_seconds))
+    kept["RES_OPTIONS"] = f"{base.get('RES_OPTIONS', '')} timeout:1 attempts:1".strip()
+    if settings.hf_home is not None:
+        kept["HF_HOME"] = settings.hf_home
+    return kept
+
+
+class Agent:
+    """One running torchrun agent. Make it with `Agent.start`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, stop_seconds: float) -> None:
+        self._process = process
+        self._stop_seconds = stop_seconds
+        self.last_lines: deque[str] = deque(maxlen=_REMEMBERED)
+        """The newest lines of output."""
+
+    @classmethod
+    async def start(
+        cls, argv: list[str], environ: Mapping[str, str], *, folder: Path, stop_seconds: float
+    ) -> Agent:
+        """Starts the agent in a session of its own, tied to this process.
+
+        Args:
+            argv: what to run; see `command`.
+            environ: its whole environment.
+            folder: the working directory.
+            stop_seconds: how long `stop` lets ranks take to save and leave.
+
+        Raises:
+            OSError: it could not be started.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd=folder,
+            env=dict(environ),
+            start_new_session=True,
+            preexec_fn=tether(),
+            limit=_LONGEST_LINE,
+        )
+        return cls(process, stop_seconds)
+
+    async def run(self, tell: Callable[[str], None]) -> int:
+        """Hands every line of output to `tell` until the agent ends.
+
+        Returns:
+            The exit code; negative for a signal.
+        """
+        assert self._process.stdout is not None
+        while line := await _line(self._process.stdout):
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                self.last_lines.append(text)
+                tell(text)
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """Asks the ranks to save and leave; kills what is left after `stop_seconds`."""
+        if self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), self._stop_seconds + 5)
+        except asyncio.TimeoutError:
+            self.kill()
+            await self._process.wait()
+
+    def kill(self) -> None:
+        """Ends the agent at once; the kernel ends its ranks."""
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next line, or a piece of one that is too long; empty at the end."""
+    try:
+        return await stream.readuntil(b"\n")
+    except asyncio.IncompleteReadError as end:
+        return end.partial
+    except asyncio.LimitOverrunError as long:
+        return await stream.readexactly(long.consumed)
+
+
+def verdict(folder: Path) -> Finished | Failed | None:
+    """What the ranks of this node said about the end of their part.
+
+    Returns:
+        The first failure (the oldest report of one), else the end of the first rank; None when
+        no rank came so far.
+    """
+    said: list[Finished | Failed] = []
+    for path in sorted(folder.glob("report-*.json"), key=lambda path: path.stat().st_mtime_ns):
+        try:
+            said.append(msgspec.json.decode(path.read_bytes(), type=Finished | Failed))
+        except msgspec.MsgspecError as torn:
+            said.append(Failed(kind="IntegrityError", message=f"{path.name} is torn: {torn}"))
+    failures = [report for report in said if isinstance(report, Failed)]
+    return failures[0] if failures else said[0] if said else None
+
+
+def ending(code: int, last_lines: deque[str]) -> str:
+    """An exit in words, for when no rank could say why.
+
+    Args:
+        code: exit code; negative for a signal.
+        last_lines: the newest output.
+    """
+    how = f"exit code {code}"
+    if code < 0:
+        how = signal.Signals(-code).name
+    last = f"; its last line: {last_lines[-1]}" if last_lines else ""
+    return f"torchrun ended with {how} before a rank could say why{last}"
