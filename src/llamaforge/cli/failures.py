@@ -68,15 +68,17 @@ def _options_like(name: str, ctx: click.Context | None) -> str | None:
     known = [flag for param in params for flag in (*param.opts, *param.secondary_opts)]
     from llamaforge.cli import options
 
-    word = name.replace("_", "-")
-    found = options.suggested_flag(word, known) or difflib.get_close_matches(word, known, n=1)
-    return (found if isinstance(found, str) else found[0]) if found else None
+    word = name.replace("_", "-").lstrip("-")
+    if flag := options.suggested_flag(word, known):
+        return flag
+    found = difflib.get_close_matches(word, [flag.lstrip("-") for flag in known], n=1)
+    return f"--{found[0]}" if found else None
 
 
 def _show(error: LlamaForgeError, as_json: bool) -> int:
     if as_json:
         said = {
-            "kind": "error",
+            "type": "error",
             "error": type(error).__name__,
             "message": error.message,
             "hint": error.hint,

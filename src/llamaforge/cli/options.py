@@ -31,6 +31,9 @@ _METAVARS = {
 COLUMN = 26
 """Width in characters of the options' column in help."""
 
+HELP_ALL = "llamaforge.help_all"
+"""Where a command line remembers that its help is to show advanced options."""
+
 
 class Value(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
     """A text that completes to an option's choices or to file names, and is checked later."""
@@ -112,14 +115,13 @@ def default_text(option: Option) -> str:
 class GroupedCommand(click.Command):
     """A command that lists job options by group, the advanced ones only with `--help-all`."""
 
-    show_advanced = False
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes one section per group, then the command's own options."""
+        everything = ctx.meta.get(HELP_ALL, False)
         shown = [
             param
             for param in self.params
-            if isinstance(param, JobOption) and (self.show_advanced or not param.option.advanced)
+            if isinstance(param, JobOption) and (everything or not param.option.advanced)
         ]
         for group in GROUPS:
             rows = [param.get_help_record(ctx) for param in shown if param.option.group == group]
@@ -128,7 +130,7 @@ class GroupedCommand(click.Command):
                     formatter.write_dl(rows, col_max=COLUMN)
         with formatter.section("This command"):
             formatter.write_dl(self._own(ctx), col_max=COLUMN)
-        if not self.show_advanced:
+        if not everything:
             formatter.write_paragraph()
             formatter.write_text("[…] is the default. Options for special cases: --help-all")
 
@@ -141,8 +143,7 @@ class GroupedCommand(click.Command):
 
 def _help_all(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        assert isinstance(ctx.command, GroupedCommand)
-        ctx.command.show_advanced = True
+        ctx.meta[HELP_ALL] = True
         click.echo(ctx.get_help(), color=ctx.color)
         ctx.exit()
 
