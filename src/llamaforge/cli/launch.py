@@ -17,6 +17,7 @@ from types import TracebackType
 from llamaforge import paths
 from llamaforge.bundle.make import Prepared, make_bundle
 from llamaforge.bundle.store import BlobStore
+from llamaforge.cli import words
 from llamaforge.cli.embedded import EmbeddedFleet
 from llamaforge.cli.progress import View
 from llamaforge.cli.tally import Tally
@@ -24,6 +25,7 @@ from llamaforge.errors import FleetError, JobFailed, UserError
 from llamaforge.spec.job import JobSpec
 from llamaforge.spec.states import JobState
 from llamaforge.wire import fleet_file
+from llamaforge.wire.api import Status
 from llamaforge.wire.client import FleetClient
 from llamaforge.wire.updates import Ended
 
@@ -54,16 +56,30 @@ def prepare(spec: JobSpec) -> Prepared:
 
 
 @contextmanager
-def any_fleet(say: Callable[[str], None], *, workers: int = 1) -> Iterator[FleetClient]:
-    """The fleet that runs, or a private one of `workers` for the time of the block."""
+def any_fleet(
+    say: Callable[[str], None], *, workers: int = 1, registered: bool = False
+) -> Iterator[FleetClient]:
+    """The fleet that runs, or one of `workers` for the time of the block.
+
+    Args:
+        say: is told in one line which of the two it is.
+        workers: how many to start where no fleet runs.
+        registered: let other commands find the fleet that is started.
+    """
     running = fleet_file.find()
     if running is not None:
         say(f"using the fleet at {running.host}:{running.port}")
         yield FleetClient(running)
         return
-    say(f"no fleet runs: starting {workers} private worker{'s' * (workers > 1)} on this machine")
-    with EmbeddedFleet(workers=workers, registered=False) as fleet:
+    say(f"no fleet runs: starting {words.count(workers, 'worker')} on this machine for this job")
+    with EmbeddedFleet(workers=workers, registered=registered) as fleet:
         yield fleet.client()
+
+
+async def ask_status(client: FleetClient) -> Status:
+    """The fleet's nodes and jobs, over a connection of its own."""
+    async with client:
+        return await client.status()
 
 
 def run_job(prepared: Prepared, client: FleetClient, view: View) -> Outcome:
