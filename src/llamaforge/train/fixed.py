@@ -136,7 +136,7 @@ class SliceSum:
 
     def _round_into_total(self, gradient: torch.Tensor) -> None:
         for run in self._layout.runs:
-            scaled = gradient[run.span].float().mul_(run.spread(self._factors))
+            scaled = gradient[run.span].float() * run.spread(self._factors)
             self.total[run.span] += scaled.round_().to(torch.int32)
 
 
