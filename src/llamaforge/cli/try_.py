@@ -37,6 +37,7 @@ from llamaforge.cli.job_folder import JobName, find_job
     show_default=True,
     help="0 always takes the likeliest token; more samples.",
 )
+@click.option("--plain", is_flag=True, help="Go on with the prompt; no chat template around it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def command(
     job: str,
@@ -45,6 +46,7 @@ def command(
     limit: int | None,
     max_tokens: int,
     temperature: float,
+    plain: bool,
     as_json: bool,
 ) -> None:
     """Compare answers before and after a job.
@@ -57,6 +59,7 @@ def command(
         raise click.UsageError("--limit goes with --rows")
     arguments = [f"--job={find_job(job)}", f"--max-tokens={max_tokens}"]
     arguments += [f"--temperature={temperature}"]
+    arguments += ["--plain"] if plain else []
     arguments += [f"--rows={rows}"] if rows else []
     arguments += [f"--limit={limit}"] if limit else []
     for said in _answers(arguments, prompts, from_file=rows is not None, quiet=as_json):

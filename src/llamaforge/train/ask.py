@@ -19,13 +19,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from llamaforge.errors import DataError, LlamaForgeError, UserError
 from llamaforge.spec.job import Job
 from llamaforge.train import threads
+
+if TYPE_CHECKING:
+    from llamaforge.train.tokens import Encoder
 
 BATCH = 16
 """Rows answered together."""
@@ -66,6 +69,7 @@ class Model:
         self.encoder = Encoder(
             load_tokenizer(folder), max_length=spec.max_length, train_on=spec.train_on
         )
+        self.ends = _ends(self.encoder)
         self._max_tokens, self._temperature = max_tokens, temperature
         self._seed = spec.seed
         base = self._load(find_model(spec.model, spec.revision).folder, spec.precision)
@@ -98,11 +102,10 @@ class Model:
     @property
     def _pad(self) -> int:
         """A token for the masked places; which one makes no difference."""
-        return int(self.encoder.end_ids[0]) if self.encoder.end_ids else 0
+        return min(self.ends, default=0)
 
     def _text(self, ids: list[int]) -> str:
-        ends = set(self.encoder.end_ids)
-        length = next((at for at, token in enumerate(ids) if token in ends), len(ids))
+        length = next((at for at, token in enumerate(ids) if token in self.ends), len(ids))
         text: str = self.encoder.tokenizer.decode(ids[:length], skip_special_tokens=True)
         return text.strip()
 
@@ -125,11 +128,23 @@ class Model:
         sampling = {"do_sample": True, "temperature": self._temperature}
         model.generation_config = GenerationConfig(
             max_new_tokens=self._max_tokens,
-            eos_token_id=list(self.encoder.end_ids) or None,
+            eos_token_id=sorted(self.ends) or None,
             pad_token_id=self._pad,
             **(sampling if self._temperature > 0 else {"do_sample": False}),
         )
         return model
+
+
+def _ends(encoder: Encoder) -> frozenset[int]:
+    """Tokens that end an answer: the tokenizer's, and the one that the chat template trains."""
+    from llamaforge.data.rows import Chat, Turn
+
+    turns = (Turn(role="user", content="a"), Turn(role="assistant", content="b"))
+    row = encoder.encode(Chat(line=0, turns=turns))
+    trained = row.ids[row.trained]
+    marks = {*encoder.tokenizer.all_special_ids, *encoder.tokenizer.added_tokens_decoder}
+    last = {int(token) for token in trained[-1:]} & marks
+    return frozenset(last | ({encoder.end} if encoder.end is not None else set()))
 
 
 def read_job(folder: Path) -> Job:
@@ -176,8 +191,13 @@ def ask_rows(model: Model, job: Job, file: Path, limit: int | None) -> Iterator[
     }
 
 
-def ask_prompts(model: Model, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+def ask_prompts(model: Model, lines: Iterable[str], *, plain: bool) -> Iterator[dict[str, Any]]:
     """Answers `{"prompt": …}` lines one by one.
+
+    Args:
+        model: what answers.
+        lines: JSON.
+        plain: prompts are texts to go on with, not a user's turns.
 
     Raises:
         UserError: a line is something else.
@@ -189,8 +209,9 @@ def ask_prompts(model: Model, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             prompt = msgspec.json.decode(line, type=dict[str, str])["prompt"]
         except (msgspec.MsgspecError, KeyError):
             raise UserError(f'{line.strip()!r} is not {{"prompt": …}}') from None
-        ids = model.encoder.prompt([Turn(role="user", content=prompt)])
-        yield from _answered(model, [Question(text=prompt, ids=[int(i) for i in ids])])
+        turns = [Turn(role="user", content=prompt)]
+        ids = model.encoder.plain_prompt(prompt) if plain else model.encoder.prompt(turns)
+        yield from _answered(model, [Question(text=prompt, ids=ids.tolist())])
 
 
 def _answered(model: Model, questions: Sequence[Question]) -> Iterator[dict[str, Any]]:
@@ -215,7 +236,7 @@ def _answered(model: Model, questions: Sequence[Question]) -> Iterator[dict[str,
 
 def _questions(model: Model, job: Job, file: Path) -> list[Question]:
     """The rows of a file that have a prompt and an answer."""
-    from llamaforge.data.rows import Chat, decode
+    from llamaforge.data.rows import Chat, Completion, decode
     from llamaforge.data.scan import canonicalise
 
     with tempfile.TemporaryDirectory(prefix="llamaforge-ask-") as folder:
@@ -225,12 +246,21 @@ def _questions(model: Model, job: Job, file: Path) -> list[Question]:
     questions = []
     for row in rows:
         if isinstance(row, Chat) and row.turns[-1].role == "assistant":
-            asked = list(row.turns[:-1])
-            ids = [int(i) for i in model.encoder.prompt(asked)]
-            questions.append(
-                Question(text=asked[-1].content, ids=ids, expected=row.turns[-1].content)
-            )
+            *asked, answer = row.turns
+            ids = model.encoder.prompt(asked)
+            text, expected = asked[-1].content if asked else "", answer.content
+        elif isinstance(row, Completion):
+            ids = model.encoder.plain_prompt(row.prompt)
+            text, expected = row.prompt, row.completion
+        else:
+            continue  # plain text asks nothing
+        questions.append(Question(text=text, ids=ids.tolist(), expected=expected))
     return questions
+
+
+def _trained_plain(job: Job) -> bool:
+    """Whether the job's rows had no chat template around them, as far as it says so."""
+    return job.spec.format in ("prompt-completion", "text")
 
 
 def main() -> int:
@@ -241,6 +271,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--plain", action="store_true")
     options = parser.parse_args()
     threads.sanitise_environment()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -253,7 +284,7 @@ def main() -> int:
         said = (
             ask_rows(model, job, options.rows, options.limit)
             if options.rows
-            else ask_prompts(model, sys.stdin)
+            else ask_prompts(model, sys.stdin, plain=options.plain or _trained_plain(job))
         )
         for line in said:
             _say(line)
