@@ -1,0 +1,1 @@
+"""What the tiny example model was pretrained on, and its tokenizer."""
