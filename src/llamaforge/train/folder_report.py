@@ -1,0 +1,106 @@
+"""Keeps the folder of a classic job, and says on standard output what a person wants to see.
+
+In a fleet the coordinator does this; under plain torchrun rank 0 is all there is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llamaforge.monitor import metrics, plot
+from llamaforge.monitor.events import Events
+from llamaforge.monitor.metrics import Metrics
+from llamaforge.spec.job import Job
+
+_TOLD_EVERY = 2.0  # seconds between two lines of progress
+
+
+class FolderReporter:
+    """The reporter of rank 0: job.yaml, metrics.jsonl, events.jsonl, proof.json, loss.svg.
+
+    Args:
+        folder: the job's folder; made when missing.
+        job: the job.
+        resumed: the step that training continues after; None when it starts anew.
+        tell: takes lines for a person.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        job: Job,
+        *,
+        resumed: int | None,
+        tell: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._job = job
+        self._tell = tell
+        self._clock = clock
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "job.yaml", msgspec.yaml.encode(job))
+        self._metrics = Metrics(folder / "metrics.jsonl", after=resumed)
+        self._events = Events(folder / "events.jsonl")
+        self._first = resumed or 0
+        self._began = self._told = clock()
+
+    def metric(self, line: dict[str, Any]) -> None:
+        """Keeps one line of metrics; tells the first step, the last, and some between."""
+        self._metrics.append(line)
+        if "heldout_loss" in line:
+            self._tell(f"step {line['step']}: held-out loss {line['heldout_loss']:.4f}")
+        elif self._is_due(line["step"]):
+            self._told = self._clock()
+            self._tell(self._progress(line))
+
+    def note(self, kind: str, text: str, **fields: Any) -> None:
+        """Keeps one event and tells it."""
+        self._events.add(kind, text, **fields)
+        self._tell(text)
+
+    def checkpoint(self, step: int, path: Path) -> None:
+        """The engine tells checkpoints as notes too; they are in their folder already."""
+
+    def finish(self, proof: dict[str, Any]) -> None:
+        """Writes the proof and draws the loss."""
+        _write(self._folder / "proof.json", msgspec.json.format(msgspec.json.encode(proof)))
+        self.close()
+        lines = metrics.read(self._folder / "metrics.jsonl")
+        plot.draw(lines, self._folder / "loss.svg", title=self._job.id)
+
+    def close(self) -> None:
+        """Makes what was said durable."""
+        self._metrics.close()
+        self._events.close()
+
+    def _is_due(self, step: int) -> bool:
+        edge = step in (self._first + 1, self._job.total_steps)
+        return edge or self._clock() - self._told >= _TOLD_EVERY
+
+    def _progress(self, line: dict[str, Any]) -> str:
+        step, total = line["step"], self._job.total_steps
+        loss = "no trained token" if line["loss"] is None else f"loss {line['loss']:.4f}"
+        left = (self._clock() - self._began) / (step - self._first) * (total - step)
+        shares = " ".join(f"{node}:{count}" for node, count in line["shares"].items())
+        return (
+            f"step {step}/{total}  {loss}  {line['tokens_per_second']:.0f} tok/s  "
+            f"slices {shares}  {left:.0f} s left"
+        )
+
+
+def _write(target: Path, data: bytes) -> None:
+    """Replaces a small file as a whole."""
+    aside = target.with_name(f"{target.name}.new")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(target)

@@ -1,0 +1,69 @@
+"""A worker's side of a classic job: `torchrun … -m llamaforge.train.peer`, started by the worker.
+
+It knows nothing about the job; arguments, data and model come from rank 0.
+
+    python -m llamaforge.train.peer --node NAME --cache-dir DIR --folder DIR
+
+How it ended is left in DIR/report-N.json (N: its place on this node) for the worker to read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from llamaforge.errors import LlamaForgeError
+from llamaforge.train.classic import prepare_environment, show
+from llamaforge.train.launch import Launch
+from llamaforge.train.leave import Leave
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Runs one peer to the end of the job."""
+    tie_to_parent()
+    parser = argparse.ArgumentParser(prog="llamaforge.train.peer")
+    parser.add_argument("--node", required=True, help="this node's name")
+    parser.add_argument("--cache-dir", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="for this job's files")
+    options = parser.parse_args()
+    leave = Leave()
+    leave.listen()
+    prepare_environment()
+    from llamaforge.train.attempt import Here, attempt, exit_code
+
+    try:
+        launch = Launch.from_environment(os.environ)
+    except LlamaForgeError as error:
+        return show(error)
+    with tempfile.TemporaryDirectory(prefix="rank-", dir=options.folder) as folder:
+        here = Here(
+            launch=launch,
+            node_name=options.node,
+            cache=options.cache_dir,
+            folder=Path(folder),
+        )
+        ended = attempt(here, None, leave)
+    report = options.folder / f"report-{launch.local_rank}.json"
+    report.write_bytes(msgspec.json.encode(ended))
+    return exit_code(ended)
+
+
+def tie_to_parent() -> None:
+    """Makes the kernel end this process with torchrun's agent, whatever ends that."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
