@@ -76,10 +76,6 @@ class Draft:
         self.trained = [True] * len(self.ids)
         self.ends.extend(place for place, token in enumerate(self.ids) if token == end)
 
-    def trained_ids(self) -> list[int]:
-        """The tokens that are trained, in order."""
-        return [token for token, trained in zip(self.ids, self.trained, strict=True) if trained]
-
     def done(self, max_length: int) -> Tokens:
         """The row, cut to `max_length` tokens, without the tail that can't change the loss."""
         if self.kept == self.whole and True in self.trained:

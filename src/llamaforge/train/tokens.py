@@ -10,7 +10,6 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from functools import cached_property
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 
 from llamaforge.data.rows import Chat, Completion, Row, Text, Turn
 from llamaforge.errors import ModelError
-from llamaforge.train.draft import Draft, Spelled, Tokens
+from llamaforge.train.draft import Draft, Spelled
+from llamaforge.train.draft import Tokens as Tokens
 from llamaforge.train.spans import Span, speak
 from llamaforge.train.template import choose
 
@@ -91,15 +91,6 @@ class Encoder:
             draft.train_all(self.end)
         return draft.done(self.max_length)
 
-    @cached_property
-    def end_ids(self) -> tuple[int, ...]:
-        """Tokens after which an answer is over: what the template puts there, and the tokenizer's
-        end token."""
-        said = (Turn(role="user", content="a"), Turn(role="assistant", content="b"))
-        draft = self._chat(Chat(line=0, turns=said))
-        ends = [draft.ids[place] for place in draft.ends]
-        return tuple(dict.fromkeys([*ends, *([] if self.end is None else [self.end])]))
-
     def prompt(self, turns: Sequence[Turn]) -> NDArray[np.int32]:
         """Ids, int32 [tokens], after which a chat model answers; never cut.
 
@@ -126,12 +117,16 @@ class Encoder:
 
     @cached_property
     def end_ids(self) -> list[int]:
-        """Tokens that end an answer: the tokenizer's end token, and what the chat template puts
-        after answers; ascending. Empty where there is neither."""
+        """Tokens after which an answer is over: what the chat template puts there, then the
+        tokenizer's end token. Empty where there is neither.
+
+        Raises:
+            DataError: the chat template refuses a plain question and answer.
+        """
         turns = (Turn(role="user", content="a"), Turn(role="assistant", content="b"))
-        trained = self._chat(Chat(line=0, turns=turns)).trained_ids()
-        ends = {token for token in trained[-1:] if token in self._marks}
-        return sorted(ends | ({self.end} if self.end is not None else set()))
+        draft = self._chat(Chat(line=0, turns=turns))
+        ends = [draft.ids[place] for place in draft.ends]
+        return list(dict.fromkeys([*ends, *([] if self.end is None else [self.end])]))
 
     def _chat(self, row: Chat) -> Draft:
         said = speak(self.template, row, whole=self.train_on == "all")
