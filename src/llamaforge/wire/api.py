@@ -15,6 +15,13 @@ BLOBS = "/v1/blobs"
 JOBS = "/v1/jobs"
 WORKERS = "/v1/workers"
 
+STREAM_BEAT = 5.0
+"""Seconds after which a silent job stream sends an empty line."""
+STREAM_SILENCE = 20.0
+"""Seconds without anything after which a client gives up a job stream and dials again."""
+BODY_LIMIT = 64 << 20
+"""Bytes in the largest JSON body; files are streamed and have limits of their own."""
+
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One node of the fleet."""
@@ -49,6 +56,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     total_steps: int
     step: int = 0
     """Last step that a metric line told of."""
+    updates: int = 0
+    """Updates in its stream so far."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,6 +47,8 @@ def default_path() -> Path:
 def find(path: Path | None = None) -> FleetFile | None:
     """The fleet that runs now, or None where there is none or only its stale file.
 
+    A file without a lock beside it was copied from another machine and counts as running.
+
     Args:
         path: the fleet file; by default this user's.
 
@@ -54,7 +56,14 @@ def find(path: Path | None = None) -> FleetFile | None:
         FleetError: the file can't be read or understood.
     """
     path = path or default_path()
-    return read(path) if path.exists() and Lock(path.with_suffix(".lock")).taken() else None
+    lock = lock_of(path)
+    stale = lock.path.exists() and not lock.taken()
+    return read(path) if path.exists() and not stale else None
+
+
+def lock_of(path: Path) -> Lock:
+    """The lock that the coordinator of a fleet file holds."""
+    return Lock(path.with_suffix(".lock"))
 
 
 def read(path: Path) -> FleetFile:

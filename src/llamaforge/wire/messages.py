@@ -51,8 +51,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     """IP address at which this node's ranks can be reached by the others'."""
     ranks: int | None = None
     """Ranks that this worker was told to run per job; None: by its cores."""
-    running: str | None = None
-    """Id of the job whose ranks run here now."""
+    busy: str = ""
+    """What the worker is busy with now; empty when it waits."""
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
@@ -83,6 +83,16 @@ class Busy(msgspec.Struct, frozen=True, kw_only=True, tag="busy"):
     """The worker is busy with something that isn't this coordinator's, such as a classic job."""
 
     reason: str
+
+
+class Leaving(msgspec.Struct, frozen=True, kw_only=True, tag="leaving"):
+    """The worker was told to end; its ranks save a checkpoint and leave."""
+
+    reason: str
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True, tag="left"):
+    """Nothing of the worker runs any more; it closes the connection for good."""
 
 
 class CannotStart(msgspec.Struct, frozen=True, kw_only=True, tag="cannot_start"):
@@ -141,7 +151,7 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True, tag="uploaded"):
     """Why it did not arrive; empty when it did."""
 
 
-FromWorker = Idle | Busy | CannotStart | RankSaid | RankLog | RankExited | Uploaded
+FromWorker = Idle | Busy | Leaving | Left | CannotStart | RankSaid | RankLog | RankExited | Uploaded
 
 
 # ── said by the coordinator ───────────────────────────────────────────────────────────────────

@@ -1,0 +1,1 @@
+"""Plans jobs, makes generations, keeps job folders. Never computes anything itself."""

@@ -1,0 +1,101 @@
+"""Why a job failed: the first cause among everything that breaks when one rank does."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+import msgspec
+
+_CONNECTION_WORDS = (
+    "closed by peer",
+    "connection reset",
+    "connection refused",
+    "broken pipe",
+    "timed out",
+    "connection closed",
+    "socket timeout",
+)
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that went wrong in a generation."""
+
+    node: str
+    rank: int | None = None
+    """None when the node as a whole is meant."""
+    what: str
+    """Such as `was killed by SIGKILL`; continues "rank 1 on b"."""
+    hint: str = ""
+    user_error: bool = False
+    consequence: bool = False
+    """True when it may just follow from another rank's death."""
+    last_lines: tuple[str, ...] = ()
+    """The end of the rank's output."""
+
+    def __str__(self) -> str:
+        where = f"node {self.node}" if self.rank is None else f"rank {self.rank} on {self.node}"
+        lines = () if self.user_error else self.last_lines
+        tail = "".join(f"\n    {line}" for line in lines)
+        return f"{where} {self.what}" + (f"\n  its last lines:{tail}" if tail else "")
+
+
+def first(causes: Sequence[Cause]) -> Cause:
+    """The earliest cause that doesn't follow from another one, else the earliest.
+
+    When a machine goes, ranks elsewhere often report a broken connection before anybody knows
+    why; so a connection's end never explains a failure while there is a better reason.
+    """
+    return next((cause for cause in causes if not cause.consequence), causes[0])
+
+
+def of_error(
+    node: str, rank: int | None, kind: str, message: str, *, hint: str = "", user_error: bool
+) -> Cause:
+    """The cause that a rank or a worker reported itself."""
+    named = message if user_error or not kind else f"{kind}: {message}"
+    text = message.lower()
+    return Cause(
+        node=node,
+        rank=rank,
+        what=f"failed: {named}",
+        hint=hint,
+        user_error=user_error,
+        consequence=not user_error and any(words in text for words in _CONNECTION_WORDS),
+    )
+
+
+def of_exit(
+    node: str, rank: int, code: int | None, number: int | None, last_lines: tuple[str, ...]
+) -> Cause:
+    """The cause that lies in how a rank's process ended without saying anything."""
+    if number is None:
+        what = f"ended with exit code {code}"
+    else:
+        what = f"was killed by {_signal_name(number)}"
+    return Cause(
+        node=node,
+        rank=rank,
+        what=what,
+        hint="was memory short? see `journalctl -k` on the node"
+        if number == signal.SIGKILL
+        else "",
+        consequence=number == signal.SIGABRT,
+        last_lines=last_lines,
+    )
+
+
+def of_lost(node: str) -> Cause:
+    """A node's connection has been gone for longer than the grace."""
+    return Cause(
+        node=node,
+        what="is lost: its worker has gone silent",
+        hint="continue from the newest checkpoint with the same command and --auto-resume",
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

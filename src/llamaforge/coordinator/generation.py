@@ -1,0 +1,339 @@
+"""One membership of a job, from StartRanks to the last rank's exit: a state machine without I/O.
+
+    STARTING ──► RUNNING ──► FINISHING ──► (over)
+        │           │  └───► STOPPING ──► FINISHING
+        └───────────┴──────► ENDING ───────► (over)
+
+It hears what workers say, tells what to send through `send`, and knows a deadline; the conductor
+(`coordinator.conduct`) owns sockets and time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from llamaforge.bundle.manifest import Manifest
+from llamaforge.coordinator import cause
+from llamaforge.coordinator.cause import Cause
+from llamaforge.spec import ranks
+from llamaforge.spec.job import Job
+from llamaforge.spec.states import JobState
+from llamaforge.wire.messages import (
+    CannotStart,
+    FromCoordinator,
+    RankExited,
+    Rendezvous,
+    StartRanks,
+    StopRanks,
+    Uploaded,
+)
+from llamaforge.wire.updates import NodeRanks
+
+END_SECONDS = 20.0
+"""How long ranks that were told to end may take; workers kill them long before."""
+LEAVE_SECONDS = 30.0
+"""How long ranks may take to exit after rank 0 has finished."""
+
+
+class Phase(str, Enum):
+    """Where a generation is."""
+
+    STARTING = "starting"
+    """Workers fetch files and start ranks; ranks load and meet."""
+    RUNNING = "running"
+    """Rank 0 has reported a metric."""
+    STOPPING = "stopping"
+    """Ranks were asked to save a checkpoint and leave."""
+    FINISHING = "finishing"
+    """Rank 0 is done; artifacts are on their way."""
+    ENDING = "ending"
+    """Something failed, or a second stop came: ranks are being ended."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a generation ended."""
+
+    state: JobState | None
+    """DONE, STOPPED or FAILED; None: nothing failed, try again with the nodes that are left."""
+    reason: str
+    hint: str = ""
+    user_error: bool = False
+    proof: dict[str, Any] | None = None
+
+
+class Generation:
+    """The ranks of one generation and what has become of them.
+
+    Args:
+        job: the job.
+        number: counts from 1.
+        manifest: the job's files.
+        members: who runs which ranks.
+        send: gives a node's worker a message.
+        clock: seconds that only grow.
+        stop_seconds: how long ranks may take to save a checkpoint and leave.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        number: int,
+        manifest: Manifest,
+        members: tuple[NodeRanks, ...],
+        *,
+        send: Callable[[str, FromCoordinator], None],
+        clock: Callable[[], float],
+        stop_seconds: float,
+    ) -> None:
+        self.job, self.number, self.manifest, self.members = job, number, manifest, members
+        self.phase, self.reason = Phase.STARTING, "workers fetch files and start ranks"
+        self.deadline: float | None = None
+        """When to call `tick`."""
+        self._send, self._clock, self._stop_seconds = send, clock, stop_seconds
+        self._alive: dict[int, str] = {
+            rank: member.node
+            for member in members
+            for rank in range(member.first_rank, member.first_rank + member.count)
+        }
+        self._nodes = dict(self._alive)
+        self._causes: list[Cause] = []
+        self._busy: list[str] = []
+        self._finished: ranks.Finished | None = None
+        self._uploaded = False
+        self._stop_reason = ""
+        self._pardoned = False
+        """Ranks are being ended for no fault of theirs: what they say then is no cause."""
+        self._given_up = False
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of the generation."""
+        return len(self._nodes)
+
+    @property
+    def over(self) -> bool:
+        """Whether every rank is accounted for and nothing more will arrive."""
+        if self._given_up:
+            return True
+        waits_for_artifacts = self._finished is not None and not self._uploaded and not self._causes
+        return not self._alive and not waits_for_artifacts
+
+    # ── what happens ──────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Tells every member's worker to start its ranks."""
+        for member in self.members:
+            self._send(
+                member.node,
+                StartRanks(
+                    job=self.job,
+                    generation=self.number,
+                    manifest=self.manifest,
+                    first_rank=member.first_rank,
+                    count=member.count,
+                    world_size=self.world_size,
+                ),
+            )
+
+    def said(self, rank: int, report: ranks.FromRank) -> None:
+        """A rank reported something."""
+        node = self._nodes.get(rank)
+        if node is None:
+            return
+        if isinstance(report, ranks.StoreReady) and rank == 0:
+            self._introduce(report)
+        elif isinstance(report, ranks.Metric) and self.phase is Phase.STARTING:
+            self._enter(Phase.RUNNING, "ranks have met and train")
+        elif isinstance(report, ranks.Finished) and rank == 0:
+            self._finished = report
+            if self.phase is not Phase.ENDING:
+                self._enter(Phase.FINISHING, "artifacts are on their way")
+        elif isinstance(report, ranks.Failed) and self._finished is None:
+            self._fail(
+                cause.of_error(
+                    node,
+                    rank,
+                    report.kind,
+                    report.message,
+                    hint=report.hint,
+                    user_error=report.user_error,
+                )
+            )
+
+    def exited(self, message: RankExited) -> None:
+        """A rank's process is gone."""
+        node = self._alive.pop(message.rank, None)
+        if node is None:
+            return
+        if not self._add_lines(message) and self._unexplained(message):
+            self._fail(
+                cause.of_exit(node, message.rank, message.code, message.signal, message.last_lines)
+            )
+        if not self._alive and self._finished is None and not self._causes and not self._busy:
+            self._lacks_result()
+
+    def cannot_start(self, node: str, message: CannotStart) -> None:
+        """A worker runs none of its ranks."""
+        self._forget(node)
+        if message.busy:
+            self._busy.append(node)
+            self._pardoned = True
+            self._end(f"{node} has become busy: {message.message}")
+            return
+        if self._stop_reason:
+            self.end_now(self._stop_reason)
+            return
+        self._fail(
+            cause.of_error(
+                node,
+                None,
+                message.kind,
+                message.message,
+                hint=message.hint,
+                user_error=message.user_error,
+            )
+        )
+
+    def lost(self, node: str) -> None:
+        """A node's connection has been gone for longer than the grace."""
+        had_ranks = node in self._alive.values()
+        owes_artifacts = self._nodes[0] == node and not self._uploaded
+        self._forget(node)
+        done_with_it = self._finished is not None and not owes_artifacts
+        if (had_ranks or owes_artifacts) and not done_with_it:
+            self._fail(cause.of_lost(node))
+
+    def uploaded(self, node: str, message: Uploaded) -> None:
+        """The artifacts have arrived, or could not be sent."""
+        if message.what != "artifacts":
+            return
+        if message.error:
+            self._fail(
+                Cause(node=node, rank=0, what=f"could not deliver the artifacts: {message.error}")
+            )
+            return
+        self._uploaded = True
+        self.deadline = self._clock() + LEAVE_SECONDS
+
+    def stop(self, reason: str) -> None:
+        """Asks the ranks to save a checkpoint and leave; when asked again, ends them."""
+        if self.phase is Phase.FINISHING or self.phase is Phase.ENDING:
+            return
+        if self.phase is Phase.STOPPING:
+            self.end_now("stopped again before a checkpoint was saved")
+            return
+        self._stop_reason = reason
+        self._enter(Phase.STOPPING, f"{reason}; saving a checkpoint")
+        self.deadline = self._clock() + self._stop_seconds
+        self._tell_all("checkpoint", reason)
+
+    def end_now(self, reason: str) -> None:
+        """Ends the ranks without a checkpoint."""
+        self._stop_reason = self._stop_reason or reason
+        self._pardoned = not self._causes
+        self._end(reason)
+
+    def folder_failed(self, what: str) -> None:
+        """The coordinator can't keep the job's results."""
+        self._fail(Cause(node="coordinator", what=f"failed: {what}"))
+
+    def tick(self) -> None:
+        """The deadline may have come."""
+        if self.deadline is None or self._clock() < self.deadline:
+            return
+        if self.phase is Phase.STOPPING:
+            self.end_now(f"no checkpoint within {self._stop_seconds:.0f} s of being asked to stop")
+        elif self.phase is Phase.FINISHING:
+            self._tell_all("end", "the job is finished")
+            self._enter(Phase.ENDING, "ranks that linger are being ended")
+            self.deadline = self._clock() + END_SECONDS
+        else:
+            self._given_up = True
+
+    def outcome(self) -> Outcome:
+        """How it ended; only when `over`."""
+        finished = self._finished
+        if finished is not None and self._uploaded:
+            return self._delivered(finished)
+        if self._causes:
+            why = cause.first(self._causes)
+            return Outcome(
+                state=JobState.FAILED, reason=str(why), hint=why.hint, user_error=why.user_error
+            )
+        if self._stop_reason:
+            return Outcome(
+                state=JobState.STOPPED,
+                reason=f"{self._stop_reason}; ended without a new checkpoint",
+                hint="it can continue from its newest checkpoint with --auto-resume",
+            )
+        return Outcome(state=None, reason=self.reason)
+
+    # ── inside ────────────────────────────────────────────────────────────────────────────────
+
+    def _delivered(self, finished: ranks.Finished) -> Outcome:
+        if not finished.stopped:
+            return Outcome(state=JobState.DONE, reason="finished", proof=finished.proof)
+        return Outcome(
+            state=JobState.STOPPED,
+            reason=f"{self._stop_reason or 'stopped'}; a checkpoint is saved",
+            hint="continue with the same command and --auto-resume",
+            proof=finished.proof,
+        )
+
+    def _introduce(self, store: ranks.StoreReady) -> None:
+        for member in self.members:
+            if member.first_rank + member.count > 1:  # has a rank other than 0
+                self._send(
+                    member.node,
+                    Rendezvous(
+                        job_id=self.job.id,
+                        generation=self.number,
+                        host=store.host,
+                        port=store.port,
+                    ),
+                )
+
+    def _add_lines(self, message: RankExited) -> bool:
+        """Adds the last lines to what the rank reported itself. Returns whether it had."""
+        for place, known in enumerate(self._causes):
+            if known.rank == message.rank:
+                self._causes[place] = msgspec.structs.replace(known, last_lines=message.last_lines)
+                return True
+        return False
+
+    def _unexplained(self, message: RankExited) -> bool:
+        return message.code != 0 and not message.ordered and self._finished is None
+
+    def _lacks_result(self) -> None:
+        if self._stop_reason:
+            return
+        self._causes.append(
+            Cause(node=self._nodes[0], rank=0, what="ended without a result and without an error")
+        )
+
+    def _forget(self, node: str) -> None:
+        self._alive = {rank: where for rank, where in self._alive.items() if where != node}
+
+    def _fail(self, why: Cause) -> None:
+        if self._pardoned:
+            return
+        self._causes.append(why)
+        self._end(str(why).splitlines()[0])
+
+    def _end(self, reason: str) -> None:
+        if self.phase is Phase.ENDING:
+            return
+        self._enter(Phase.ENDING, reason)
+        self.deadline = self._clock() + END_SECONDS
+        self._tell_all("end", reason)
+
+    def _tell_all(self, how: Any, reason: str) -> None:
+        for node in dict.fromkeys(self._alive.values()):
+            self._send(node, StopRanks(job_id=self.job.id, how=how, reason=reason))
+
+    def _enter(self, phase: Phase, reason: str) -> None:
+        self.phase, self.reason = phase, reason

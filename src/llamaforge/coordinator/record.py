@@ -1,0 +1,106 @@
+"""One job on this coordinator: its submission, its state, its stream and its folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from llamaforge.coordinator.folder import JobFolder
+from llamaforge.coordinator.generation import Generation, Outcome
+from llamaforge.coordinator.stream import JobStream
+from llamaforge.spec import ranks
+from llamaforge.spec.states import JobState
+from llamaforge.wire.api import JobStatus, Submission
+from llamaforge.wire.messages import RankLog
+from llamaforge.wire.updates import Ended, LogLine, MetricLine, NoteLine, StateChanged
+
+log = logging.getLogger("llamaforge.coordinator")
+
+
+class JobRecord:
+    """A job from submission to end.
+
+    Args:
+        submission: what was asked for.
+        streams: the folder for the job's stream.
+    """
+
+    def __init__(self, submission: Submission, streams: Path) -> None:
+        self.submission = submission
+        self.state, self.reason, self.since = JobState.QUEUED, "", time.time()
+        self.submitted = self.since
+        self.folder = JobFolder(submission)
+        self.stream = JobStream(streams / f"{submission.job.id}.jsonl")
+        self.generation: Generation | None = None
+        """The generation that runs now."""
+        self.stop_reason = ""
+        """Why it should stop; set before it has a generation."""
+        self._step = submission.resume_step or 0
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.submission.job.id
+
+    def enter(self, state: JobState, reason: str = "") -> None:
+        """Puts the job into a state and tells its followers."""
+        if (state, reason) == (self.state, self.reason):
+            return
+        self.state, self.reason, self.since = state, reason, time.time()
+        log.info("job %s is %s%s", self.id, state.value, f": {reason}" if reason else "")
+        self.stream.add(StateChanged(state=state, reason=reason))
+
+    def report(self, rank: int, report: ranks.FromRank) -> None:
+        """Keeps what a rank says: only rank 0's words reach metrics, events and followers."""
+        if rank != 0:
+            return
+        if isinstance(report, ranks.Metric):
+            self._step = max(self._step, int(report.line.get("step", 0)))
+            self.folder.metric(report.line)
+            self.stream.add(MetricLine(line=report.line))
+        elif isinstance(report, ranks.Note):
+            self.note(report.kind, report.text, **report.fields)
+
+    def note(self, kind: str, text: str, **fields: object) -> None:
+        """Records one event and tells it to followers."""
+        self.folder.event(kind, text, **fields)
+        self.stream.add(NoteLine(kind=kind, text=text, fields=fields))
+
+    def log_line(self, node: str, message: RankLog) -> None:
+        """Passes a line of a rank's output on."""
+        self.stream.add(LogLine(node=node, rank=message.rank, text=message.line))
+
+    def end(self, outcome: Outcome) -> None:
+        """Closes the folder and the stream."""
+        assert outcome.state is not None
+        if outcome.proof is not None:
+            self.folder.proof(outcome.proof)
+        self.folder.event("ended", outcome.reason, state=outcome.state.value)
+        self.folder.close()
+        self.enter(outcome.state, outcome.reason)
+        self.stream.add(
+            Ended(
+                state=outcome.state,
+                reason=outcome.reason,
+                hint=outcome.hint,
+                user_error=outcome.user_error,
+                output_dir=self.submission.output_dir,
+                proof=outcome.proof,
+            )
+        )
+        self.generation = None
+
+    def status(self) -> JobStatus:
+        """What `llamaforge status` shows."""
+        return JobStatus(
+            id=self.id,
+            state=self.state,
+            reason=self.reason,
+            since=self.since,
+            submitted=self.submitted,
+            output_dir=self.submission.output_dir,
+            total_steps=self.submission.job.total_steps,
+            step=self._step,
+            updates=self.stream.length,
+        )

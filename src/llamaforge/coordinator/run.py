@@ -1,0 +1,135 @@
+"""The coordinator's process: lock, token, port, fleet file; then it serves until it is told to end.
+
+llamaforge coordinator run --port 29400
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import signal
+import time
+from pathlib import Path
+
+from aiohttp import web
+
+from llamaforge import __version__
+from llamaforge.bundle.store import BlobStore
+from llamaforge.coordinator.board import Board
+from llamaforge.coordinator.server import Server
+from llamaforge.errors import FleetError, UserError
+from llamaforge.spec.fleet import CoordinatorSettings
+from llamaforge.wire import fleet_file
+from llamaforge.wire.api import Status
+from llamaforge.wire.auth import keep_token
+from llamaforge.wire.fleet_file import FleetFile
+from llamaforge.wire.listener import who_listens
+
+log = logging.getLogger("llamaforge.coordinator")
+
+
+async def run(settings: CoordinatorSettings) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Raises:
+        UserError: another coordinator uses the state folder, or the port is taken.
+    """
+    state = Path(settings.state_dir)
+    path = state / fleet_file.NAME
+    lock = fleet_file.lock_of(path)
+    if not await asyncio.to_thread(lock.take):
+        raise _runs_already(path)
+    try:
+        await _serve(settings, path)
+    finally:
+        path.unlink(missing_ok=True)
+        lock.free()
+
+
+async def _serve(settings: CoordinatorSettings, path: Path) -> None:
+    ended = _ended_by_signal()
+    identity, started = secrets.token_hex(8), time.time()
+    token = keep_token(path.parent / "token")
+    board = Board(
+        path.parent / "streams",
+        identity,
+        node_grace=settings.node_grace,
+        stop_seconds=settings.stop_seconds,
+    )
+
+    def status() -> Status:
+        return Status(
+            coordinator=identity,
+            version=__version__,
+            pid=os.getpid(),
+            started=started,
+            nodes=tuple(node.status() for node in board.nodes.all()),
+            jobs=tuple(job.status() for job in board.jobs()),
+        )
+
+    server = Server(board, BlobStore(Path(settings.cache_dir) / "blobs"), token, status)
+    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        port = await _listen(runner, settings)
+        fleet_file.write(
+            path, FleetFile(host=settings.host, port=port, token=token, pid=os.getpid())
+        )
+        log.info("listening on %s:%d; fleet file %s", settings.host, port, path)
+        jobs = asyncio.ensure_future(board.run())
+        await asyncio.wait({jobs, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if jobs.done():
+            jobs.result()
+        jobs.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await jobs
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, settings: CoordinatorSettings) -> int:
+    """Binds the port. Returns the one that was bound."""
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as why:
+        if why.errno != errno.EADDRINUSE:
+            raise UserError(
+                f"can't listen on {settings.host}:{settings.port}: {why.strerror}",
+                hint="choose another --host or --port",
+            ) from why
+        owner = who_listens(settings.port)
+        raise UserError(
+            f"port {settings.port} is in use{f' by {owner}' if owner else ''}",
+            hint="choose another one with --port, or 0 for any free one",
+        ) from why
+    return int(runner.addresses[0][1])
+
+
+def _ended_by_signal() -> asyncio.Future[None]:
+    """A future that is done on SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def end(name: str) -> None:
+        if not ended.done():
+            log.info("ending on %s", name)
+            ended.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, number.name)
+    return ended
+
+
+def _runs_already(path: Path) -> UserError:
+    try:
+        fleet = fleet_file.read(path)
+        where = f"pid {fleet.pid}, port {fleet.port}"
+    except FleetError:
+        where = "it is just starting"
+    return UserError(
+        f"a fleet runs already ({where}; {path})", hint="stop it first: llamaforge down"
+    )

@@ -1,0 +1,63 @@
+"""The coordinator's end of a worker's websocket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from llamaforge.coordinator.nodes import Node, Nodes
+from llamaforge.wire.messages import FRAME_LIMIT, Hello, Welcome
+
+HEARTBEAT = 4.0
+"""Seconds between pings; a peer that doesn't answer within half of that is gone."""
+GREETING_SECONDS = 10.0
+
+log = logging.getLogger("llamaforge.coordinator")
+
+
+async def serve_worker(request: web.Request, nodes: Nodes) -> web.WebSocketResponse:
+    """Carries one worker's session for as long as this websocket lives."""
+    socket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=FRAME_LIMIT, compress=False)
+    await socket.prepare(request)
+    try:
+        first = await socket.receive_str(timeout=GREETING_SECONDS)
+        hello = msgspec.json.decode(first, type=Hello)
+    except (TypeError, asyncio.TimeoutError, msgspec.MsgspecError) as why:
+        log.info("%s sent no greeting: %s", request.remote, why)
+        await socket.close()
+        return socket
+    node, answer = nodes.greet(hello)
+    await socket.send_str(msgspec.json.encode(answer).decode())
+    if node is None or not isinstance(answer, Welcome):
+        await socket.close()
+        return socket
+    await _carry(socket, nodes, node, hello.received if answer.resumed else 0)
+    return socket
+
+
+async def _carry(
+    socket: web.WebSocketResponse, nodes: Nodes, node: Node, peer_received: int
+) -> None:
+    """Both directions, until the websocket is gone."""
+    nodes.connect(node, socket)
+    writer = asyncio.ensure_future(node.session.write(socket, peer_received))
+    try:
+        async for frame in socket:
+            if node.connection is not socket:  # the worker came back on a newer one
+                break
+            if frame.type in (WSMsgType.BINARY, WSMsgType.TEXT):
+                message = node.session.take(frame.data)
+                if message is not None:
+                    nodes.take(node, message)
+    except msgspec.MsgspecError as why:
+        log.warning("node %s said something that can't be understood: %s", node.name, why)
+    finally:
+        writer.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            await writer
+        nodes.disconnect(node, socket)
+        await socket.close()

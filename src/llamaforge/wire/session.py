@@ -1,0 +1,129 @@
+"""Numbered frames over websockets that come and go: nothing lost, nothing twice, in order.
+
+A session is a worker process and a coordinator process. When its websocket breaks, both keep the
+frames that the other has not acknowledged; the greeting on the next websocket says how far each
+side had received, and the rest is sent again.
+
+Frames are acknowledged by the frames that go the other way, and by a bare one (number 0) after
+every `ACK_EVERY` frames received.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+ACK_EVERY = 32
+"""Received frames after which an acknowledgement is sent on its own."""
+
+Said = TypeVar("Said")
+Heard = TypeVar("Heard")
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What travels: a number, how far the sender has received, and a message."""
+
+    number: int = 0
+    """Counted from 1; 0 for a bare acknowledgement."""
+    received: int = 0
+    body: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Pipe(Protocol):
+    """The sending half of a websocket."""
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Sends one frame. Raises ConnectionError when the connection is gone."""
+
+
+class Session(Generic[Said, Heard]):
+    """One side of a session. `Said` is what this side sends, `Heard` what it receives.
+
+    `send` and `take` never wait, so they may be called from anywhere in the event loop; the
+    frames go out in the one task that runs `write`.
+
+    Args:
+        heard: the type (usually a union of tagged structs) of the messages received.
+    """
+
+    def __init__(self, heard: Any) -> None:
+        self.received = 0
+        """Number of the last frame that arrived."""
+        self._sent = 0
+        self._written = 0
+        self._kept: deque[Frame] = deque()
+        """Frames that the other side has not acknowledged."""
+        self._acknowledged = 0
+        """Last frame that this side has acknowledged."""
+        self._wake = asyncio.Event()
+        self._frames = msgspec.json.Decoder(Frame)
+        self._bodies: msgspec.json.Decoder[Heard] = msgspec.json.Decoder(heard)
+
+    @property
+    def backlog(self) -> int:
+        """Messages that the other side has not acknowledged."""
+        return len(self._kept)
+
+    @property
+    def unwritten(self) -> int:
+        """Messages that have not gone out over the present websocket."""
+        return self._sent - self._written
+
+    def send(self, message: Said) -> None:
+        """Queues a message; it goes out now, or when there is a connection again."""
+        self._sent += 1
+        body = msgspec.Raw(msgspec.json.encode(message))
+        self._kept.append(Frame(number=self._sent, body=body))
+        self._wake.set()
+
+    def take(self, data: bytes | str) -> Heard | None:
+        """Reads a frame.
+
+        Returns:
+            Its message, or None for an acknowledgement or a frame that has been here before.
+
+        Raises:
+            msgspec.MsgspecError: the frame can't be understood.
+        """
+        frame = self._frames.decode(data)
+        self._forget(frame.received)
+        if frame.number <= self.received:
+            return None
+        self.received = frame.number
+        if self.received - self._acknowledged >= ACK_EVERY:
+            self._wake.set()
+        return self._bodies.decode(frame.body)
+
+    async def write(self, pipe: Pipe, peer_received: int) -> None:
+        """Sends everything that the peer has not received, then what comes; until cancelled.
+
+        Args:
+            pipe: the new websocket.
+            peer_received: what the peer said in its greeting.
+
+        Raises:
+            ConnectionError: the websocket is gone.
+        """
+        self._forget(peer_received)
+        self._written = peer_received
+        while True:
+            self._wake.clear()
+            for frame in [kept for kept in self._kept if kept.number > self._written]:
+                await self._put(pipe, frame)
+                self._written = frame.number
+            if self.received - self._acknowledged >= ACK_EVERY:
+                await self._put(pipe, Frame())
+            await self._wake.wait()
+
+    def _forget(self, received: int) -> None:
+        while self._kept and self._kept[0].number <= received:
+            self._kept.popleft()
+
+    async def _put(self, pipe: Pipe, frame: Frame) -> None:
+        self._acknowledged = self.received
+        await pipe.send_bytes(
+            msgspec.json.encode(msgspec.structs.replace(frame, received=self.received))
+        )

@@ -1,0 +1,211 @@
+"""The worker's connection to its coordinator: dialled for ever, quietly; a blip loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from llamaforge.errors import FleetError, SpecError
+from llamaforge.spec.fleet import CONTROL_PORT, WorkerSettings
+from llamaforge.wire import api, auth, fleet_file
+from llamaforge.wire.fleet_file import FleetFile
+from llamaforge.wire.messages import (
+    FRAME_LIMIT,
+    FromCoordinator,
+    FromWorker,
+    Hello,
+    RankLog,
+    Refusal,
+    Welcome,
+)
+from llamaforge.wire.session import Session
+
+HEARTBEAT = 4.0
+"""Seconds between pings."""
+GREETING_SECONDS = 10.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+"""Seconds between two tries to dial: doubled from the first to the longest, less a random part."""
+MOST_BACKLOG = 2000
+"""Unacknowledged messages beyond which lines of ranks' output are dropped."""
+
+log = logging.getLogger("llamaforge.worker")
+
+
+class Link:
+    """The connection.
+
+    Args:
+        settings: where the coordinator is.
+        hello: makes the greeting; its session fields are filled in here.
+        heard: told every message of the coordinator.
+        abandoned: told when the coordinator knows nothing (any more) of what runs here.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        hello: Callable[[str], Hello],
+        heard: Callable[[FromCoordinator], None],
+        abandoned: Callable[[], None],
+    ) -> None:
+        self._settings, self._hello = settings, hello
+        self._heard, self._abandoned = heard, abandoned
+        self._session = self._new_session()
+        self._coordinator = ""
+        self._said = ""
+        self.connected = False
+        """Whether the coordinator is there now."""
+        self.target: FleetFile | None = None
+        """The coordinator that was dialled last."""
+        self.address = ""
+        """IP address of this node that routes to it."""
+
+    def send(self, message: FromWorker) -> None:
+        """Tells the coordinator something, now or when it is back."""
+        if isinstance(message, RankLog) and self._session.backlog > MOST_BACKLOG:
+            return
+        self._session.send(message)
+
+    async def flush(self, seconds: float) -> None:
+        """Waits, no longer than that, until everything has been written."""
+        until = time.monotonic() + seconds
+        while self._session.unwritten and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+
+    async def run(self) -> None:
+        """Dials for ever."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                self.target = find_coordinator(self._settings)
+                await self._dial(self.target)
+                pause = FIRST_PAUSE
+            except FleetError as why:
+                self._tell(f"waiting: {why.message}")
+            except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as why:
+                if self.connected:
+                    pause = FIRST_PAUSE
+                self._tell(_unreachable(self.target, why))
+            finally:
+                self.connected = False
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _dial(self, target: FleetFile) -> None:
+        """One connection, until it ends. Raises when there is none or it breaks."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=GREETING_SECONDS)
+        async with (
+            aiohttp.ClientSession(headers=auth.header(target.token), timeout=timeout) as http,
+            http.ws_connect(
+                f"{target.url}{api.WORKERS}", heartbeat=HEARTBEAT, max_msg_size=FRAME_LIMIT
+            ) as socket,
+        ):
+            self.address = self._settings.address or _own_address(socket)
+            welcome = await self._greet(socket)
+            if not welcome.resumed:
+                self._begin(welcome)
+            self.connected = True
+            self._tell(f"connected to {target.host}:{target.port}")
+            await self._carry(socket, welcome.received if welcome.resumed else 0)
+        raise ConnectionError("the coordinator closed the connection")
+
+    async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> Welcome:
+        hello = msgspec.structs.replace(
+            self._hello(self.address),
+            coordinator=self._coordinator,
+            received=self._session.received,
+        )
+        await socket.send_str(msgspec.json.encode(hello).decode())
+        try:
+            text = await socket.receive_str(timeout=GREETING_SECONDS)
+            answer = msgspec.json.decode(text, type=Welcome | Refusal)
+        except (TypeError, msgspec.MsgspecError) as why:
+            raise FleetError(f"what listens there is not a coordinator: {why}") from why
+        if isinstance(answer, Refusal):
+            raise FleetError(f"the coordinator refuses this worker: {answer.reason}")
+        return answer
+
+    async def _carry(self, socket: aiohttp.ClientWebSocketResponse, peer_received: int) -> None:
+        writer = asyncio.ensure_future(self._session.write(socket, peer_received))
+        try:
+            async for frame in socket:
+                if frame.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT):
+                    message = self._session.take(frame.data)
+                    if message is not None:
+                        self._heard(message)
+        except msgspec.MsgspecError as why:
+            raise FleetError(f"the coordinator can't be understood: {why}") from why
+        finally:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                await writer
+
+    def _begin(self, welcome: Welcome) -> None:
+        """A new session; what belonged to the old one is nobody's now."""
+        self._session = self._new_session()
+        self._coordinator = welcome.coordinator
+        self._abandoned()
+
+    def _new_session(self) -> Session[FromWorker, FromCoordinator]:
+        return Session(FromCoordinator)
+
+    def _tell(self, text: str) -> None:
+        """One line in the log for each change, however often it is tried."""
+        if text != self._said:
+            self._said = text
+            log.info("%s", text)
+
+
+def find_coordinator(settings: WorkerSettings) -> FleetFile:
+    """Where the coordinator is now: the fleet file is read anew each time, since it may move.
+
+    Raises:
+        FleetError: nothing says where it is, or the token is missing.
+        SpecError: `coordinator` is not HOST:PORT.
+    """
+    path = Path(settings.fleet or Path(settings.state_dir) / fleet_file.NAME)
+    if settings.coordinator is None:
+        if not path.exists():
+            raise FleetError(f"no fleet file at {path} yet")
+        return fleet_file.read(path)
+    host, port = host_and_port(settings.coordinator)
+    if settings.token_file:
+        token = auth.read_token(Path(settings.token_file))
+    elif path.exists():
+        token = fleet_file.read(path).token
+    else:
+        raise FleetError(f"no token for the coordinator: neither --token-file nor {path}")
+    return FleetFile(host=host, port=port, token=token, pid=0)
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Splits HOST:PORT, HOST, [IPv6] or [IPv6]:PORT. Raises SpecError."""
+    bracketed = text.startswith("[")
+    host, _, rest = text[1:].partition("]") if bracketed else text.partition(":")
+    port = rest.lstrip(":") if bracketed else rest
+    if not host or (port and not port.isdecimal()) or int(port or 1) > 65535:
+        raise SpecError(
+            f"--coordinator (LLAMAFORGE_COORDINATOR) is {text!r}", hint="it is HOST:PORT"
+        )
+    return host, int(port or CONTROL_PORT)
+
+
+def _unreachable(target: FleetFile | None, why: BaseException) -> str:
+    where = f"{target.host}:{target.port}" if target else "the coordinator"
+    if isinstance(why, aiohttp.WSServerHandshakeError) and why.status == 401:
+        return f"waiting: the coordinator at {where} refuses this worker's token"
+    return f"waiting: nothing answers at {where}; dialling until the coordinator is there"
+
+
+def _own_address(socket: aiohttp.ClientWebSocketResponse) -> str:
+    name = socket.get_extra_info("sockname")
+    return str(name[0]) if name else ""

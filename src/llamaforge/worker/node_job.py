@@ -1,0 +1,251 @@
+"""One generation of a job on this node: fetch, lay out, run the ranks, send results, clean up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from llamaforge.bundle.store import BlobStore
+from llamaforge.errors import FleetError, LlamaForgeError, UserError
+from llamaforge.spec import ranks
+from llamaforge.spec.ranks import Assignment
+from llamaforge.wire.messages import (
+    CannotStart,
+    FromWorker,
+    RankExited,
+    RankLog,
+    RankSaid,
+    Rendezvous,
+    StartRanks,
+)
+from llamaforge.worker.coordinator_http import CoordinatorHttp
+from llamaforge.worker.rank_runner import Rank, RankRunner
+from llamaforge.worker.uploads import Uploads
+
+KILL_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL when ranks are ended."""
+
+log = logging.getLogger("llamaforge.worker")
+
+
+class NodeJob:
+    """Runs what one `StartRanks` orders.
+
+    Args:
+        order: the coordinator's message.
+        node: this node's name.
+        address: IP address at which the other nodes reach this one.
+        jobs: the folder below which the job gets one of its own.
+        cache: the node's cache: blobs and tokenised rows.
+        runner: starts ranks.
+        http: transfers with the coordinator.
+        send: tells the coordinator something.
+    """
+
+    def __init__(
+        self,
+        order: StartRanks,
+        *,
+        node: str,
+        address: str,
+        jobs: Path,
+        cache: Path,
+        runner: RankRunner,
+        http: CoordinatorHttp,
+        send: Callable[[FromWorker], None],
+    ) -> None:
+        self._order, self._node, self._address = order, node, address
+        self._folder = jobs / f"{order.job.id}.{order.generation}"
+        self._cache, self._runner, self._http, self._send = cache, runner, http, send
+        self._store = BlobStore(cache / "blobs")
+        self._uploads = Uploads(order.job.id, http, send)
+        self._ranks: dict[int, Rank] = {}
+        self._store_at: ranks.Rendezvous | None = None
+        self._stopping = ""
+        self._preparing: asyncio.Task[None] | None = None
+        self._killing: asyncio.TimerHandle | None = None
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self._order.job.id
+
+    @property
+    def running(self) -> int:
+        """Ranks that run now."""
+        return len(self._ranks)
+
+    async def run(self) -> None:
+        """From order to clean-up. Failures are told to the coordinator, not raised."""
+        try:
+            async with self._http:
+                if await self._prepared():
+                    await self._run_ranks()
+                    await self._uploads.finish()
+        finally:
+            for rank in self._ranks.values():
+                rank.kill()
+            if self._killing is not None:
+                self._killing.cancel()
+            await self._clean_up()
+
+    def rendezvous(self, message: Rendezvous) -> None:
+        """Tells the ranks where the store is; those that start later hear of it then."""
+        self._store_at = ranks.Rendezvous(host=message.host, port=message.port)
+        for number, rank in self._ranks.items():
+            if number != 0:
+                rank.say(self._store_at)
+
+    def stop(self, how: Literal["checkpoint", "end"], reason: str) -> None:
+        """Asks the ranks to save a checkpoint and leave, or ends them."""
+        log.info("job %s: %s", self.job_id, reason)
+        self._stopping = reason
+        if self._preparing is not None:
+            self._preparing.cancel()
+        for rank in self._ranks.values():
+            if how == "checkpoint":
+                rank.say(ranks.Stop(reason=reason))
+            else:
+                rank.terminate()
+        if how == "end" and self._killing is None:
+            loop = asyncio.get_running_loop()
+            self._killing = loop.call_later(KILL_SECONDS, self.kill)
+
+    def kill(self) -> None:
+        """Ends the ranks at once."""
+        self._stopping = self._stopping or "killed"
+        if self._preparing is not None:
+            self._preparing.cancel()
+        for rank in self._ranks.values():
+            rank.kill()
+
+    # ── before the ranks ──────────────────────────────────────────────────────────────────────
+
+    async def _prepared(self) -> bool:
+        """Whether the bundle is laid out; if not, the coordinator has been told why."""
+        self._preparing = asyncio.ensure_future(self._prepare())
+        why: LlamaForgeError | OSError
+        try:
+            await self._preparing
+            return True
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            why = FleetError(f"stopped before its ranks had started: {self._stopping}")
+        except (LlamaForgeError, OSError) as error:
+            why = error
+        finally:
+            self._preparing = None
+        self._cannot_start(why)
+        return False
+
+    async def _prepare(self) -> None:
+        (self._folder / "work").mkdir(parents=True, exist_ok=True)
+        fetched = await self._http.fetch_missing(self._order.manifest, self._store)
+        log.info("job %s: %.1f MB fetched", self.job_id, fetched / 1e6)
+        bundle = self._folder / "bundle"
+        await asyncio.to_thread(self._store.lay_out, self._order.manifest, bundle)
+
+    def _cannot_start(self, why: LlamaForgeError | OSError) -> None:
+        log.warning("job %s can't start here: %s", self.job_id, why)
+        self._send(
+            CannotStart(
+                job_id=self.job_id,
+                generation=self._order.generation,
+                kind=type(why).__name__,
+                message=why.message if isinstance(why, LlamaForgeError) else str(why),
+                hint=why.hint if isinstance(why, LlamaForgeError) else "",
+                user_error=isinstance(why, UserError),
+            )
+        )
+
+    # ── the ranks ─────────────────────────────────────────────────────────────────────────────
+
+    async def _run_ranks(self) -> None:
+        numbers = range(self._order.first_rank, self._order.first_rank + self._order.count)
+        try:
+            for number in numbers:
+                await self._start(number)
+        except OSError as why:
+            self._cannot_start(why)
+            self.kill()
+        log.info("job %s: ranks %d to %d run", self.job_id, numbers[0], numbers[-1])
+        await asyncio.gather(*(self._wait(number, rank) for number, rank in self._ranks.items()))
+
+    async def _start(self, number: int) -> None:
+        rank = await self._runner.start(
+            self._assignment(number),
+            self._folder,
+            on_report=partial(self._reported, number),
+            on_line=partial(self._printed, number),
+        )
+        self._ranks[number] = rank
+        if self._store_at is not None and number != 0:
+            rank.say(self._store_at)
+        if self._stopping:
+            rank.terminate()
+
+    def _assignment(self, number: int) -> Assignment:
+        order = self._order
+        return Assignment(
+            job=order.job,
+            generation=order.generation,
+            rank=number,
+            world_size=order.world_size,
+            local_rank=number - order.first_rank,
+            node=self._node,
+            address=self._address,
+            bundle=str(self._folder / "bundle"),
+            workdir=str(self._folder / "work"),
+            cache_dir=str(self._cache / "tokens"),
+        )
+
+    async def _wait(self, number: int, rank: Rank) -> None:
+        end = await rank.wait()
+        log.info("job %s: rank %d ended (%s)", self.job_id, number, end.code or end.signal or 0)
+        self._send(
+            RankExited(
+                job_id=self.job_id,
+                generation=self._order.generation,
+                rank=number,
+                code=end.code,
+                signal=end.signal,
+                ordered=end.ordered,
+                last_lines=end.last_lines,
+            )
+        )
+
+    def _reported(self, number: int, report: ranks.FromRank) -> None:
+        self._send(
+            RankSaid(
+                job_id=self.job_id,
+                generation=self._order.generation,
+                rank=number,
+                report=report,
+            )
+        )
+        if isinstance(report, ranks.CheckpointDone) and number == 0:
+            self._uploads.checkpoint(Path(report.path))
+        elif isinstance(report, ranks.Finished) and number == 0:
+            self._uploads.artifacts(Path(report.artifacts))
+
+    def _printed(self, number: int, line: str) -> None:
+        log.info("rank %d: %s", number, line)
+        self._send(RankLog(job_id=self.job_id, rank=number, line=line))
+
+    # ── after the ranks ───────────────────────────────────────────────────────────────────────
+
+    async def _clean_up(self) -> None:
+        """Removes the job's folder, unless it holds something that did not reach its place."""
+        if self._uploads.failed:
+            kept = self._folder.with_name(f"{self._folder.name}.kept")
+            shutil.rmtree(kept, ignore_errors=True)
+            self._folder.rename(kept)
+            log.warning("what was not sent is kept in %s", kept)
+            return
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)

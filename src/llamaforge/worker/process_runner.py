@@ -1,0 +1,174 @@
+"""Ranks as real processes: `python -m llamaforge.train.rank --assignment FILE --control-fd N`.
+
+Each is the leader of a session of its own, so that its whole family is signalled together, and is
+killed by the kernel when the worker dies. The worker talks to it over a socket pair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from llamaforge.spec.ranks import Assignment, FromRank, ToRank
+from llamaforge.worker.rank_runner import Exit
+from llamaforge.worker.tether import tether
+
+LAST_LINES = 20
+LINE_BYTES = 4096
+"""Longer lines of output are cut."""
+REPORT_BYTES = 16 << 20
+"""Longest report of a rank."""
+DRAIN_SECONDS = 5.0
+"""How long to read on after a rank's exit: a child of it may still hold its output open."""
+
+RANK = ("-m", "llamaforge.train.rank")
+_CLASSIC = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "WORLD_SIZE", "RANK", "LOCAL_RANK")
+
+log = logging.getLogger("llamaforge.worker")
+
+
+class ProcessRunner:
+    """Starts rank processes.
+
+    Args:
+        hf_home: folder of the Hugging Face cache; None leaves the worker's own.
+        rank: the arguments after `python`; tests give their own script.
+    """
+
+    def __init__(self, hf_home: str | None = None, rank: Sequence[str] = RANK) -> None:
+        self._rank = tuple(rank)
+        self._environment = _environment(os.environ, hf_home)
+
+    async def start(
+        self,
+        assignment: Assignment,
+        folder: Path,
+        *,
+        on_report: Callable[[FromRank], None],
+        on_line: Callable[[str], None],
+    ) -> RankProcess:
+        """Starts one rank; see `RankRunner.start`."""
+        path = folder / f"rank-{assignment.rank}.json"
+        path.write_bytes(msgspec.json.encode(assignment))
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *self._rank,
+                "--assignment",
+                str(path),
+                "--control-fd",
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                pass_fds=(theirs.fileno(),),
+                env=self._environment,
+                start_new_session=True,
+                preexec_fn=tether(),
+            )
+        reader, writer = await asyncio.open_connection(sock=ours, limit=REPORT_BYTES)
+        return RankProcess(process, reader, writer, on_report, on_line)
+
+
+class RankProcess:
+    """One running rank; see `rank_runner.Rank`."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        on_report: Callable[[FromRank], None],
+        on_line: Callable[[str], None],
+    ) -> None:
+        self._process, self._writer = process, writer
+        self._sent: set[int] = set()
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+        assert process.stdout is not None
+        self._readers = [
+            asyncio.ensure_future(_hear(reader, on_report)),
+            asyncio.ensure_future(self._copy(process.stdout, on_line)),
+        ]
+
+    def say(self, message: ToRank) -> None:
+        """Sends it a message."""
+        self._writer.write(msgspec.json.encode(message) + b"\n")
+
+    def terminate(self) -> None:
+        """SIGTERM to it and its children."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL to it and its children."""
+        self._signal(signal.SIGKILL)
+
+    async def wait(self) -> Exit:
+        """Waits for its end, reads what it still said, and ends children that it left."""
+        status = await self._process.wait()
+        _, unread = await asyncio.wait(self._readers, timeout=DRAIN_SECONDS)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for reader in unread:
+            reader.cancel()
+        self._writer.close()
+        number = -status if status < 0 else None
+        return Exit(
+            code=status if number is None else None,
+            signal=number,
+            ordered=number in self._sent,
+            last_lines=tuple(self._last),
+        )
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:
+            self._sent.add(int(number))
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    async def _copy(self, output: asyncio.StreamReader, on_line: Callable[[str], None]) -> None:
+        async for line in lines(output):
+            self._last.append(line)
+            on_line(line)
+
+
+async def lines(output: asyncio.StreamReader) -> AsyncIterator[str]:
+    """The lines of a process's output; long ones are cut, and `\\r` ends one as well."""
+    rest = b""
+    while data := await output.read(1 << 16):
+        *whole, rest = (rest + data).replace(b"\r", b"\n").split(b"\n")
+        for line in whole:
+            if line.strip():
+                yield line[:LINE_BYTES].decode(errors="replace")
+        rest = rest[:LINE_BYTES]
+    if rest.strip():
+        yield rest.decode(errors="replace")
+
+
+async def _hear(reader: asyncio.StreamReader, on_report: Callable[[FromRank], None]) -> None:
+    """Passes a rank's reports on until it closes the pipe."""
+    decoder: msgspec.json.Decoder[FromRank] = msgspec.json.Decoder(FromRank)
+    with contextlib.suppress(ConnectionError):
+        while line := await reader.readline():
+            try:
+                report = decoder.decode(line)
+            except msgspec.MsgspecError as why:
+                log.warning("a rank said something that can't be understood: %s", why)
+            else:
+                on_report(report)
+
+
+def _environment(inherited: Mapping[str, str], hf_home: str | None) -> dict[str, str]:
+    """The ranks' environment: without torchrun's variables, which are not about this job."""
+    kept = {name: value for name, value in inherited.items() if name not in _CLASSIC}
+    return {**kept, "HF_HOME": hf_home} if hf_home else kept
