@@ -26,6 +26,9 @@ def save(root: Path, step: int, *, keep: int = 2, disk: Disk | None = None, cont
         return partial.commit({"job": {"id": "j"}, "content": text}, keep)
 
 
+CHECKPOINTS = {"what": "checkpoints", "option": "--checkpoint-dir"}
+
+
 def names(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir())
 
@@ -276,15 +279,15 @@ def test_an_old_checkpoint_that_cannot_be_deleted_does_not_fail_the_new_one(tmp_
 def test_room_on_the_disk_is_checked_before_the_start(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, 50_000_000))
-    check_disk(tmp_path / "new" / "folder", 40_000_000)
+    check_disk(tmp_path / "new" / "folder", 40_000_000, **CHECKPOINTS)
     with pytest.raises(UserError, match="need 60 MB, 50 MB are free"):
-        check_disk(tmp_path / "new" / "folder", 60_000_000)
+        check_disk(tmp_path / "new" / "folder", 60_000_000, **CHECKPOINTS)
 
 
 def test_a_file_in_the_place_of_a_folder_is_refused_before_the_start(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="not a folder you may write to"):
-        check_disk(tmp_path / "file" / "below", 1)
+        check_disk(tmp_path / "file" / "below", 1, **CHECKPOINTS)
 
 
 def test_standing_checkpoints_count_for_the_room_that_is_needed(tmp_path):

@@ -44,29 +44,35 @@ class Disk:
             shutil.rmtree(path)
 
 
-def check_disk(root: Path, needed: int) -> None:
-    """Refuses a folder that can't take checkpoints, before the job starts.
+def check_disk(folder: Path, needed: int, *, what: str, option: str) -> None:
+    """Refuses a folder that can't take a job's files, before the job starts.
 
     Args:
-        root: the folder of checkpoints; it need not exist yet.
-        needed: bytes, see `checkpoints.free_bytes_needed`.
+        folder: it need not exist yet.
+        needed: bytes.
+        what: what will be written there, in the plural: "checkpoints".
+        option: the option that chooses another place.
 
     Raises:
-        UserError: it can't be written to, or has too little space: says how much and how much is
-            free.
+        UserError: it can't be written to, or has too little space: says how much is needed and
+            how much is free.
     """
-    existing = next(place for place in (root, *root.absolute().parents) if place.exists())
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(
-            f"checkpoints can't be written to {root}: {existing} is not a folder you may write to",
-            hint="choose another place with --checkpoint-dir",
+            f"{what} can't be written to {folder}: {existing} is not a folder you may write to",
+            hint=f"choose another place with {option}",
         )
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise UserError(
-            f"checkpoints in {root} need {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
-            hint="free some space, or choose another place with --checkpoint-dir",
+            f"{what} in {folder} need {_megabytes(needed)}, {_megabytes(free)} are free",
+            hint=f"free some space, or choose another place with {option}",
         )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
 
 
 def _fsync(path: Path, flags: int) -> None:
