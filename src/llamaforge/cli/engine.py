@@ -41,7 +41,7 @@ class Engine:
     def __enter__(self) -> Engine:
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"llamaforge.train.{self._program}", *self._arguments],
+            self._command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -102,6 +102,9 @@ class Engine:
         """Every object until the last; errors as in `hear`."""
         while (said := self.hear()) is not None:
             yield said
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", f"llamaforge.train.{self._program}", *self._arguments]
 
     def _last(self) -> str:
         self._errors.seek(0)
