@@ -17,19 +17,10 @@ from llamaforge.data.rows import Row
 from llamaforge.errors import LlamaForgeError
 from llamaforge.train.recent import Recent
 from llamaforge.train.token_cache import TokenCache
-from llamaforge.train.tokens import Tokens
+from llamaforge.train.tokens import Encoder, Tokens
 
 RECENT_BYTES = 64 * 2**20
 """Bytes of tokens that a feed holds in memory."""
-
-
-class Encodes(Protocol):
-    """What a feed asks of an encoder; see `tokens.Encoder`."""
-
-    max_length: int
-
-    def encode(self, row: Row) -> Tokens:
-        """The tokens of a row."""
 
 
 class Indexed(Protocol):
@@ -50,10 +41,10 @@ class Feed:
     """
 
     def __init__(
-        self, rows: Indexed, encoder: Encodes, *, folder: Path | None, key: str = "tokens"
+        self, rows: Indexed, encoder: Encoder, *, folder: Path | None, key: str = "tokens"
     ) -> None:
         self._rows = rows
-        self._encoder = encoder
+        self.encoder = encoder
         self._recent = Recent(RECENT_BYTES)
         self._cache = (
             TokenCache(folder / key, max_length=encoder.max_length) if folder is not None else None
@@ -113,7 +104,7 @@ class Feed:
         return self._cache.get(index) if self._cache is not None else None
 
     def _made(self, index: int) -> Tokens:
-        tokens = self._encoder.encode(self._rows[index])
+        tokens = self.encoder.encode(self._rows[index])
         if self._cache is not None:
             self._cache.put(index, tokens)
         return tokens
