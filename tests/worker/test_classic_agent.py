@@ -12,6 +12,7 @@ from collections import deque
 from pathlib import Path
 
 import msgspec
+from torch.distributed.run import get_args_parser
 
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.spec.ranks import Failed, Finished
@@ -53,8 +54,15 @@ def test_the_command_is_torchrun_with_this_nodes_place() -> None:
     ):
         assert word in argv
     assert argv[argv.index("llamaforge.train.peer") + 1 :] == [
-        *("--node", "pi", "--cache-dir", "/cache", "--folder", "/state/job")
+        *("--name", "pi", "--cache-dir", "/cache", "--folder", "/state/job")
     ]
+
+
+def test_torchrun_leaves_the_ranks_arguments_to_the_rank() -> None:
+    parsed = get_args_parser().parse_args(command(SETTINGS, SEAT)[3:])
+    assert parsed.training_script == "llamaforge.train.peer"
+    assert parsed.training_script_args[:2] == ["--name", "pi"]
+    assert (parsed.node_rank, parsed.nnodes, parsed.module) == (2, "3", True)
 
 
 def test_the_environment_can_not_override_the_command_line() -> None:

@@ -2,7 +2,7 @@
 
 It knows nothing about the job; arguments, data and model come from rank 0.
 
-    python -m llamaforge.train.peer --node NAME --cache-dir DIR --folder DIR
+    python -m llamaforge.train.peer --name NODE --cache-dir DIR --folder DIR
 
 How it ended is left in DIR/report-N.json (N: its place on this node) for the worker to read.
 """
@@ -31,7 +31,7 @@ def main() -> int:
     """Runs one peer to the end of the job."""
     tie_to_parent()
     parser = argparse.ArgumentParser(prog="llamaforge.train.peer")
-    parser.add_argument("--node", required=True, help="this node's name")
+    parser.add_argument("--name", required=True, help="this node's name")
     parser.add_argument("--cache-dir", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="for this job's files")
     options = parser.parse_args()
@@ -47,7 +47,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rank-", dir=options.folder) as folder:
         here = Here(
             launch=launch,
-            node_name=options.node,
+            node_name=options.name,
             cache=options.cache_dir,
             folder=Path(folder),
         )

@@ -52,7 +52,7 @@ def command(settings: WorkerSettings, seat: Seat) -> list[str]:
         *(f"--master_addr={seat.store_address}", f"--master_port={seat.store_port}"),
         f"--local_addr={seat.local_address}",
         *("-m", "llamaforge.train.peer"),
-        *("--node", settings.name, "--cache-dir", settings.cache_dir),
+        *("--name", settings.name, "--cache-dir", settings.cache_dir),
         *("--folder", str(seat.folder)),
     ]
 

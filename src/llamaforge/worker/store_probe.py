@@ -85,8 +85,8 @@ async def _read(store: StoreClient, where: str, node_rank: int, world_size: int)
         text = f"the torchrun on {where} runs with {int(count)} nodes, WORLD_SIZE is {world_size}"
         return Sighting(kind=Kind.OTHER_SIZE, text=text)
     if await store.check([classic.claim(node_rank)]):
-        text = f"the torchrun on {where} has been joined as node {node_rank} before ({joined})"
-        return Sighting(kind=Kind.CLAIMED, text=text)
+        text = f"torchrun waits on {where} ({joined}), but node {node_rank} has joined it before"
+        return Sighting(kind=Kind.CLAIMED, text=f"{text}: start it again")
     return Sighting(kind=Kind.WAITING, text=f"torchrun waits on {where} ({joined})")
 
 
