@@ -14,7 +14,7 @@ from llamaforge.spec.fleet import coordinator_settings
 
 @click.group("coordinator")
 def command() -> None:
-    """The service that plans jobs."""
+    """Run the coordinator."""
 
 
 @command.command("run")

@@ -14,7 +14,7 @@ from llamaforge.spec.fleet import worker_settings
 
 @click.group("worker")
 def command() -> None:
-    """The service on a node."""
+    """Run this machine's worker."""
 
 
 @command.command("run")

@@ -1,0 +1,24 @@
+"""`llamaforge worker run` with fake ranks: the same supervisor, another command for a rank."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from llamaforge import log
+from llamaforge.spec.fleet import worker_settings
+from llamaforge.worker.process_runner import ProcessRunner
+from llamaforge.worker.supervisor import Supervisor
+
+
+async def main() -> None:
+    flags = dict(word.split("=", 1) for word in sys.argv[1:])
+    settings = worker_settings(flags, os.environ)
+    log.set_up("worker")
+    fake = str(Path(__file__).with_name("fake_rank.py"))
+    await Supervisor(settings, ProcessRunner(rank=(fake,))).run()
+
+
+asyncio.run(main())
