@@ -19,6 +19,7 @@ from llamaforge.cli import launch
 from llamaforge.cli.launch import any_fleet, run_job
 from llamaforge.cli.progress import JsonView, LineView
 from llamaforge.errors import FleetError
+from llamaforge.spec.job import JobSpec
 from llamaforge.spec.states import JobState
 from llamaforge.wire.client import FleetClient, Progress
 from llamaforge.wire.fleet_file import FleetFile
@@ -159,3 +160,16 @@ def test_without_a_fleet_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None
         assert cast("Any", client) == "client"
     embedded.assert_called_once_with(workers=2, registered=False)
     assert said == ["no fleet runs: starting 2 workers on this machine for this job"]
+
+
+def test_what_a_job_reads_is_named_by_whole_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").touch()
+    Path("base").mkdir()
+    spec = JobSpec(model="base", dataset="rows.jsonl", heldout="0.1", output_dir="out")
+    whole = launch.with_whole_paths(spec)
+    assert (whole.model, whole.dataset) == (str(tmp_path / "base"), str(tmp_path / "rows.jsonl"))
+    assert (whole.heldout, whole.output_dir) == ("0.1", "out")
+    assert launch.with_whole_paths(JobSpec(model="tiny", dataset="rows.jsonl")).model == "tiny"

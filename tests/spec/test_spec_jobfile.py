@@ -137,6 +137,7 @@ def test_anchors_and_merge_keys(folder: Path) -> None:
 def test_the_resolved_file_of_a_job_is_a_job_file(folder: Path) -> None:
     spec = merge(read_job_file(write(folder, "job.yaml", YAML)), {})
     resolved = {"id": "x-1", "spec": msgspec.to_builtins(spec), "model_digest": "0"}
-    path = folder / "resolved.yaml"
+    path = folder / "runs" / "x" / "job.yaml"
+    path.parent.mkdir(parents=True)
     path.write_bytes(msgspec.yaml.encode(resolved))
     assert merge(read_job_file(path), {}) == spec

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from llamaforge.bundle.models import find_model
 from llamaforge.bundle.store import BlobStore
 from llamaforge.cli import words
 from llamaforge.cli.engine import Engine
+from llamaforge.cli.launch import with_whole_paths
+from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.spec.job import JobSpec
 from llamaforge.spec.memory import Memory, estimate
 
@@ -29,17 +32,20 @@ def show(spec: JobSpec, *, as_json: bool) -> None:
     Raises:
         UserError: the job could not run as asked.
     """
-    with tempfile.TemporaryDirectory(prefix="llamaforge-dry-run-") as name:
+    from rich.console import Console
+
+    spinner = nullcontext() if as_json else Console(stderr=True).status("reading model and rows")
+    with spinner, tempfile.TemporaryDirectory(prefix="llamaforge-dry-run-") as name:
         folder = Path(name)
         store = BlobStore(folder / "store")
-        prepared = make_bundle(spec, store, cache=folder / "cache")
+        prepared = make_bundle(with_whole_paths(spec), store, cache=folder / "cache")
         store.lay_out(prepared.manifest, folder / "bundle")
         memory = _memory(spec)
-        rows = _preview(prepared, folder)
+        preview = _preview(prepared, folder)
     if as_json:
-        click.echo(msgspec.json.encode(_plain(prepared, memory, rows)).decode())
+        click.echo(msgspec.json.encode(_plain(prepared, memory, preview)).decode())
     else:
-        _print(prepared, memory, rows)
+        _print(prepared, memory, preview)
 
 
 def _memory(spec: JobSpec) -> Memory:
@@ -47,15 +53,20 @@ def _memory(spec: JobSpec) -> Memory:
     return estimate(found.config, spec=spec, parameters=found.parameters)
 
 
-def _preview(prepared: Prepared, folder: Path) -> list[dict[str, Any]]:
-    """Two rows as the engine's tokenizer and chat template see them."""
-    file = folder / "job.json"
+def _preview(prepared: Prepared, folder: Path) -> dict[str, Any]:
+    """Lint and two rows as the engine's tokenizer and chat template see them."""
+    bundle, file = folder / "bundle", folder / "job.json"
     file.write_bytes(msgspec.json.encode(prepared.job))
-    with Engine("preview", f"--bundle={folder / 'bundle'}", f"--job={file}") as engine:
-        return [row for said in engine.all() for row in said.get("rows", [said])]
+    (bundle / "data" / "scan.json").write_bytes(msgspec.json.encode(prepared.scan))
+    with Engine("preview", f"--bundle={bundle}", f"--job={file}") as engine:
+        said = engine.hear() or {}
+    if "error" in said:
+        kind = UserError if said["user_error"] else LlamaForgeError
+        raise kind(said["error"], hint=said["hint"])
+    return said
 
 
-def _plain(prepared: Prepared, memory: Memory, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _plain(prepared: Prepared, memory: Memory, preview: dict[str, Any]) -> dict[str, Any]:
     """Everything that a dry run says, as one object."""
     return {
         "type": "dry_run",
@@ -67,7 +78,7 @@ def _plain(prepared: Prepared, memory: Memory, rows: list[dict[str, Any]]) -> di
         "notes": prepared.notes,
         "memory_per_rank": {**msgspec.to_builtins(memory), "total": memory.total},
         "disk": disk_needed(prepared, memory),
-        "rows": rows,
+        "preview": preview,
     }
 
 
@@ -79,13 +90,16 @@ def disk_needed(prepared: Prepared, memory: Memory) -> int:
     return kept + adapter + (memory.weights if spec.method == "full" or spec.merge else 0)
 
 
-def _print(prepared: Prepared, memory: Memory, rows: list[dict[str, Any]]) -> None:
-    job = prepared.job
+def _print(prepared: Prepared, memory: Memory, preview: dict[str, Any]) -> None:
+    job, lengths = prepared.job, preview["lengths"]
     click.echo(msgspec.yaml.encode(job).decode().rstrip())
     click.echo()
     per_epoch = f"{words.count(job.steps_per_epoch, 'step')} of {job.rows_per_step} rows per epoch"
+    about = "about " if lengths["estimated"] else ""
+    spread = f"{lengths['mean']:.0f} on average, {lengths['longest']} at most"
     lines = {
         "rows": f"{job.rows:,} to train, {job.heldout_rows:,} held out",
+        "tokens": f"{about}{lengths['total']:,} per epoch; per row {spread}",
         "steps": f"{job.total_steps:,} ({per_epoch})",
         "memory": f"{words.size(memory.total)} per rank ({_parts(memory)})",
         "disk": f"{words.size(disk_needed(prepared, memory))} in {prepared.checkpoint_dir}",
@@ -93,11 +107,11 @@ def _print(prepared: Prepared, memory: Memory, rows: list[dict[str, Any]]) -> No
     }
     for name, text in lines.items():
         click.echo(f"{name:<9} {text}")
-    for note in prepared.notes:
+    for note in (*prepared.notes, *preview["lint_lines"]):
         click.echo(f"note      {note}")
-    for number, row in enumerate(rows, start=1):
-        click.echo(f"\nrow {number}, trained tokens are {_how()}:")
-        click.echo("".join(_piece(piece) for piece in row["pieces"]))
+    for row in preview["rows"]:
+        click.echo(f"\nrow of line {row['line']}, {row['tokens']} tokens, trained ones {_how()}:")
+        click.echo("".join(_segment(part) for part in row["segments"]))
 
 
 def _parts(memory: Memory) -> str:
@@ -115,8 +129,8 @@ def _how() -> str:
     return "green" if sys.stdout.isatty() else "between [[ ]]"
 
 
-def _piece(piece: dict[str, Any]) -> str:
-    if not piece["trained"]:
-        return str(piece["text"])
-    text = str(piece["text"])
+def _segment(part: dict[str, Any]) -> str:
+    text = str(part["text"])
+    if not part["trained"]:
+        return text
     return click.style(text, fg="green", bold=True) if sys.stdout.isatty() else f"[[{text}]]"

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import msgspec
+
 from llamaforge import paths
 from llamaforge.bundle.make import Prepared, make_bundle
+from llamaforge.bundle.models import SHIPPED
 from llamaforge.bundle.store import BlobStore
 from llamaforge.cli import words
 from llamaforge.cli.embedded import EmbeddedFleet
@@ -43,7 +46,7 @@ class Outcome:
 
 def user_store() -> BlobStore:
     """This user's blob store, shared by all commands, coordinators and workers."""
-    return BlobStore(paths.cache_dir())
+    return BlobStore(paths.cache_dir() / "blobs")
 
 
 def prepare(spec: JobSpec) -> Prepared:
@@ -52,7 +55,21 @@ def prepare(spec: JobSpec) -> Prepared:
     Raises:
         UserError: data, model or folders can't be used as asked.
     """
-    return make_bundle(spec, user_store(), cache=paths.cache_dir())
+    return make_bundle(with_whole_paths(spec), user_store(), cache=paths.cache_dir())
+
+
+def with_whole_paths(spec: JobSpec) -> JobSpec:
+    """The spec with absolute paths to what it reads, so that its job.yaml means the same anywhere.
+
+    Folders that it writes to stay as they are.
+    """
+    whole: dict[str, str] = {}
+    for key in ("model", "dataset", "heldout", "chat_template"):
+        value = getattr(spec, key)
+        shipped = key == "model" and value in SHIPPED and not Path(value).is_dir()
+        if value is not None and not shipped and Path(value).expanduser().exists():
+            whole[key] = str(Path(value).expanduser().absolute())
+    return msgspec.structs.replace(spec, **whole)
 
 
 @contextmanager

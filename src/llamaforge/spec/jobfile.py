@@ -35,7 +35,8 @@ class JobFile:
 def read_job_file(path: Path) -> JobFile:
     """Reads a `.yaml`, `.yml` or `.toml` file.
 
-    The resolved `job.yaml` of a finished job is accepted as well: its `spec` is used.
+    The resolved `job.yaml` of a finished job is accepted as well: its `spec` is used, whose paths
+    are whole or relative to the current folder.
 
     Raises:
         SpecError: no such file, not UTF-8, a syntax error, not a mapping, or a key given twice;
@@ -49,13 +50,16 @@ def read_job_file(path: Path) -> JobFile:
     except UnicodeDecodeError as error:
         raise SpecError(f"job file {path} is not UTF-8 text (byte {error.start})") from None
     suffix = path.suffix.lower()
+    resolved = False
     if suffix == ".toml":
         values, lines = _toml(path, text)
     elif suffix in (".yaml", ".yml"):
-        values, lines = _yaml(path, text)
+        values, lines, resolved = _yaml(path, text)
     else:
         raise SpecError(f"job file {path}: {suffix or 'no suffix'}, not .yaml, .yml or .toml")
-    return JobFile(path, {key: _from_file(path, key, v) for key, v in values.items()}, lines)
+    if not resolved:
+        values = {key: _from_file(path, key, value) for key, value in values.items()}
+    return JobFile(path, values, lines)
 
 
 def merge(file: JobFile | None, flags: Mapping[str, Any]) -> JobSpec:
@@ -99,12 +103,13 @@ def _from_file(path: Path, key: str, value: Any) -> Any:
     return str(beside)
 
 
-def _yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[str, int]]:
+def _yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[str, int], bool]:
+    """Values and lines, and whether the file is the resolved one of a job."""
     import yaml
 
     try:
         loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
+        whole = root = loader.get_single_node()
         if isinstance(root, yaml.MappingNode):
             root = _spec_of_resolved(root)
             loader.flatten_mapping(root)
@@ -114,7 +119,7 @@ def _yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[str, int]]:
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not valid YAML: {error}") from None
     if root is None:
-        return {}, {}
+        return {}, {}, False
     if not isinstance(root, yaml.MappingNode):
         raise SpecError(f"{path}:1: a job file is a mapping of options, such as `epochs: 2`")
     values: dict[str, Any] = {}
@@ -124,7 +129,7 @@ def _yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[str, int]]:
         if key in values:
             raise SpecError(f"{path}:{line}: {key} stands twice; first in line {lines[key]}")
         values[key], lines[key] = _plain_value(value_node), line
-    return values, lines
+    return values, lines, root is not whole
 
 
 def _spec_of_resolved(root: Any) -> Any:

@@ -19,16 +19,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from llamaforge.errors import DataError, LlamaForgeError, UserError
 from llamaforge.spec.job import Job
 from llamaforge.train import threads
-
-if TYPE_CHECKING:
-    from llamaforge.train.tokens import Encoder
 
 BATCH = 16
 """Rows answered together."""
@@ -69,7 +66,7 @@ class Model:
         self.encoder = Encoder(
             load_tokenizer(folder), max_length=spec.max_length, train_on=spec.train_on
         )
-        self.ends = _ends(self.encoder)
+        self.ends = self.encoder.end_ids
         self._max_tokens, self._temperature = max_tokens, temperature
         self._seed = spec.seed
         base = self._load(find_model(spec.model, spec.revision).folder, spec.precision)
@@ -102,7 +99,7 @@ class Model:
     @property
     def _pad(self) -> int:
         """A token for the masked places; which one makes no difference."""
-        return min(self.ends, default=0)
+        return self.ends[0] if self.ends else 0
 
     def _text(self, ids: list[int]) -> str:
         length = next((at for at, token in enumerate(ids) if token in self.ends), len(ids))
@@ -128,23 +125,11 @@ class Model:
         sampling = {"do_sample": True, "temperature": self._temperature}
         model.generation_config = GenerationConfig(
             max_new_tokens=self._max_tokens,
-            eos_token_id=sorted(self.ends) or None,
+            eos_token_id=self.ends or None,
             pad_token_id=self._pad,
             **(sampling if self._temperature > 0 else {"do_sample": False}),
         )
         return model
-
-
-def _ends(encoder: Encoder) -> frozenset[int]:
-    """Tokens that end an answer: the tokenizer's, and the one that the chat template trains."""
-    from llamaforge.data.rows import Chat, Turn
-
-    turns = (Turn(role="user", content="a"), Turn(role="assistant", content="b"))
-    row = encoder.encode(Chat(line=0, turns=turns))
-    trained = row.ids[row.trained]
-    marks = {*encoder.tokenizer.all_special_ids, *encoder.tokenizer.added_tokens_decoder}
-    last = {int(token) for token in trained[-1:]} & marks
-    return frozenset(last | ({encoder.end} if encoder.end is not None else set()))
 
 
 def read_job(folder: Path) -> Job:
