@@ -12,6 +12,7 @@ from collections import deque
 from pathlib import Path
 
 import msgspec
+import pytest
 from torch.distributed.run import get_args_parser
 
 from llamaforge.spec.fleet import WorkerSettings
@@ -19,6 +20,7 @@ from llamaforge.spec.ranks import Failed, Finished
 from llamaforge.worker.classic_agent import (
     Agent,
     Seat,
+    Transcript,
     command,
     ending,
     environment,
@@ -192,3 +194,20 @@ def test_an_end_without_a_report_has_its_exit_and_the_last_line() -> None:
     assert "exit code 1" in ending(1, deque(["ImportError: no torch"]))
     assert "ImportError: no torch" in ending(1, deque(["ImportError: no torch"]))
     assert "SIGKILL" in ending(-9, deque())
+
+
+POST_MORTEM = (
+    "E1123 04:16:32.5 14358 torch/distributed/elastic/multiprocessing/api.py:1002] failed "
+    "(exitcode: 2) local_rank: 0 (pid: 1) of binary: python"
+)
+
+
+@pytest.mark.parametrize("explained", [True, False])
+def test_torchruns_report_is_logged_only_where_no_rank_explained(explained: bool) -> None:
+    lines: list[str] = []
+    transcript = Transcript(lines.append)
+    for line in ("error: no such option", POST_MORTEM, "Traceback"):
+        transcript(line)
+    assert lines == ["error: no such option"]
+    transcript.end(explained=explained)
+    assert lines[1:] == ([] if explained else [POST_MORTEM, "Traceback"])

@@ -25,6 +25,7 @@ from llamaforge.worker.busy import BusyLock
 from llamaforge.worker.classic_agent import (
     Agent,
     Seat,
+    Transcript,
     command,
     ending,
     environment,
@@ -177,14 +178,16 @@ class Visit:
             stop_seconds=self._settings.stop_seconds,
         )
         guard = asyncio.create_task(self._guard(agent))
+        transcript = Transcript(lambda line: self._log.info("classic| %s", line))
         try:
-            code = await agent.run(lambda line: self._log.info("classic| %s", line))
+            code = await agent.run(transcript)
         except asyncio.CancelledError:
             await agent.stop()
             raise
         finally:
             guard.cancel()
             agent.kill()
+            transcript.end(explained=verdict(seat.folder) is not None)
         cause = None if guard.cancelled() or not guard.done() else guard.result()
         await self._conclude(seat, code, cause or ending(code, agent.last_lines))
 

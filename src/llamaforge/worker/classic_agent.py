@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections import deque
@@ -24,6 +25,7 @@ from llamaforge.worker.tether import tether
 
 _LONGEST_LINE = 1 << 16  # bytes; a longer one is handed on in pieces
 _REMEMBERED = 20
+_POST_MORTEM = re.compile(r"torch/distributed/elastic/multiprocessing/api.py:\d+\] failed")
 _NOT_INHERITED = (
     *("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "WORLD_SIZE", "NPROC_PER_NODE"),
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "TORCH_ELASTIC_WORKER_IDENTICAL"),
@@ -143,6 +145,33 @@ class Agent:
         """Ends the agent at once; the kernel ends its ranks."""
         if self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
+
+
+class Transcript:
+    """Logs a job's output, but holds back torchrun's report of a rank's failure.
+
+    It is a page of traceback through torchrun itself, and says less than the rank's own words.
+
+    Args:
+        log: takes a line each.
+    """
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._held: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        """Takes one line."""
+        if self._held or _POST_MORTEM.search(line):
+            self._held.append(line)
+        else:
+            self._log(line)
+
+    def end(self, *, explained: bool) -> None:
+        """Logs what was held back, unless a rank has said why it failed."""
+        for line in self._held if not explained else ():
+            self._log(line)
+        self._held.clear()
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:
