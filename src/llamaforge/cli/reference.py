@@ -91,8 +91,12 @@ def _table(group: str) -> str:
 
 def _row(option: Option) -> str:
     flag = f"--[no-]{option.flag[2:]}" if option.kind == "flag" else option.flag
-    value = option.allowed if option.kind in ("integer", "number", "choice") else metavar(option)
-    value = "flag" if option.kind == "flag" else value
+    if option.kind == "flag":
+        value = "flag"
+    elif option.kind in ("integer", "number", "choice"):
+        value = option.allowed
+    else:
+        value = metavar(option)
     if option.required:
         default = "required"
     elif option.kind == "flag":
@@ -100,7 +104,7 @@ def _row(option: Option) -> str:
     else:
         default = f"`{shown}`" if (shown := default_text(option)) else ""
     text = option.text + (" (may be repeated)" if option.name in FREE_TEXT else "")
-    return f"| `{flag}` | {value} | {default} | {text} |".replace("||", "| |")
+    return f"| `{flag}` | {value} | {default} | {text} |"
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ VERBS: dict[str, Verb] = {
     "up": Verb("Fleet", "up", "Start a coordinator and workers on this machine."),
     "down": Verb("Fleet", "down", "Stop what `up` started."),
     "status": Verb("Fleet", "status", "Show the fleet's nodes and jobs."),
-    "worker": Verb("Fleet", "worker", "The service on a node."),
-    "coordinator": Verb("Fleet", "coordinator", "The service that plans jobs."),
+    "worker": Verb("Fleet", "worker", "Run this machine's worker."),
+    "coordinator": Verb("Fleet", "coordinator", "Run the coordinator."),
     "completion": Verb(
         "Shell", "completion", "Print a script that completes llamaforge in a shell."
     ),
