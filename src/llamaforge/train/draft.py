@@ -26,7 +26,7 @@ class Tokens:
     ended: bool = True
     """At least one end token is trained: the model learns when to stop."""
     last_turn_only: bool = False
-    """Earlier answers are not trained, because the chat template rewrites them."""
+    """Earlier answers are not trained, because the chat template rewrites what was said."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class LintReport(msgspec.Struct, frozen=True, kw_only=True):
     rows_doubled_start: int
     """Rows that begin with two start tokens."""
     rows_last_turn_only: int
-    """Conversations whose earlier answers the chat template rewrites."""
+    """Conversations that the chat template rewrites: only their last answer is trained."""
     longest: int
     """Tokens of the longest row, after truncation; likewise `mean` and `p99`."""
     mean: float
@@ -99,7 +99,7 @@ class LintReport(msgspec.Struct, frozen=True, kw_only=True):
             (
                 self.rows_last_turn_only,
                 f"in {_of(self.rows_last_turn_only, n)} rows only the last answer is trained: "
-                "the chat template rewrites earlier turns",
+                "the chat template changes what was said (it drops thinking, for example)",
             ),
         ]
         return [text for holds, text in found if holds]
