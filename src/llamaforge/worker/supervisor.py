@@ -32,6 +32,7 @@ from llamaforge.worker import facts
 from llamaforge.worker.busy import BusyLock
 from llamaforge.worker.coordinator_http import CoordinatorHttp
 from llamaforge.worker.link import Link, find_coordinator
+from llamaforge.worker.memory import trim_memory
 from llamaforge.worker.node_job import NodeJob
 from llamaforge.worker.peer_port import Figures, PeerPort
 from llamaforge.worker.rank_runner import RankRunner
@@ -82,6 +83,7 @@ class Supervisor:
             self._identity = facts.identity(self._state)
             self._clear_leftovers()
             await self._peer.start(self._coordinator_host())
+            trim_memory()
             await self._work()
         finally:
             await self._peer.stop()
