@@ -111,5 +111,5 @@ def test_stopped_and_resumed_with_other_ranks(
 def test_training_moves_the_weights(alone: tuple[str, Ended]) -> None:
     """The digests above would agree as well if nothing were ever trained."""
     _, ended = alone
-    assert ended.proof["heldout_loss_after"] < ended.proof["heldout_loss_before"] - 0.3
+    assert ended.proof["heldout_loss_after"] < ended.proof["heldout_loss_before"] - 0.1
     assert ended.proof["rows_trained"] == 147 + 147 + 12 * 10

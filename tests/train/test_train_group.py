@@ -1,4 +1,4 @@
-"""Process groups: sums are out of place, peers that die are noticed, groups can follow each other."""
+"""Process groups: sums are out of place, deaths are noticed, groups can follow each other."""
 
 from __future__ import annotations
 

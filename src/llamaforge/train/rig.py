@@ -10,7 +10,7 @@ import torch
 
 from llamaforge.data.store import Rows
 from llamaforge.spec.job import Job
-from llamaforge.train import isolation, model, template, tokens
+from llamaforge.train import digest, isolation, model, tokens
 from llamaforge.train.adamw import AdamW
 from llamaforge.train.diagnose import Diagnosis
 from llamaforge.train.evaluate import HeldOut
@@ -60,7 +60,7 @@ def assemble(job: Job, folders: Folders, group: Group) -> Rig:
         tokenizer,
         max_length=spec.max_length,
         train_on=spec.train_on,
-        template=template.override(folders.bundle),
+        template=_template(folders),
     )
     network = model.make_trainable(model.load(folders.bundle / "model", spec.precision), spec)
     named = model.trained(network)
@@ -73,8 +73,8 @@ def assemble(job: Job, folders: Folders, group: Group) -> Rig:
         for view, parameter in zip(layout.views(master), parameters, strict=True):
             view.copy_(parameter)
     optimizer = AdamW(layout, master, spec)
-    feed = _feed(folders, encoder, "train")
-    held = _feed(folders, encoder, "heldout") if job.heldout_rows else None
+    feed = _feed(job, folders, encoder, "train")
+    held = _feed(job, folders, encoder, "heldout") if job.heldout_rows else None
     return Rig(
         model=network,
         encoder=encoder,
@@ -97,7 +97,19 @@ def assemble(job: Job, folders: Folders, group: Group) -> Rig:
     )
 
 
-def _feed(folders: Folders, encoder: Encoder, part: str) -> Feed:
+def _template(folders: Folders) -> str | None:
+    """The chat template that the job brings along, or None for the model's own."""
+    path = folders.bundle / "template" / "chat_template.jinja"
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _feed(job: Job, folders: Folders, encoder: Encoder, part: str) -> Feed:
     source = folders.bundle / "data" / f"{part}.jsonl"
-    key = tokens.cache_key(source, folders.bundle / "model", encoder)
+    key = tokens.cache_key(
+        data_digest=digest.of_file(source),
+        model=folders.bundle / "model",
+        template=_template(folders),
+        max_length=job.spec.max_length,
+        train_on=job.spec.train_on,
+    )
     return Feed(Rows(source), encoder, folder=folders.cache, key=key)
