@@ -60,6 +60,11 @@ def test_the_command_is_torchrun_with_this_nodes_place() -> None:
     ]
 
 
+def test_cores_and_address_are_handed_on_where_they_are_set() -> None:
+    argv = command(msgspec.structs.replace(SETTINGS, cores=3, address="10.0.0.9"), SEAT)
+    assert argv[-4:] == ["--cores", "3", "--address", "10.0.0.9"]
+
+
 def test_torchrun_leaves_the_ranks_arguments_to_the_rank() -> None:
     parsed = get_args_parser().parse_args(command(SETTINGS, SEAT)[3:])
     assert parsed.training_script == "llamaforge.train.peer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -109,5 +110,6 @@ async def test_node_rank_0_is_torchruns_own(said: pytest.LogCaptureFixture) -> N
     settings = WorkerSettings(
         name="a", state_dir="/nowhere", cache_dir="/nowhere", master_addr="A", node_rank=0
     )
-    await watch(settings, BusyLock(), LOG)
+    with pytest.raises(asyncio.TimeoutError):  # it must not return: that would end the worker
+        await asyncio.wait_for(watch(settings, BusyLock(), LOG), 0.05)
     assert "NODE_RANK is 0" in said.text

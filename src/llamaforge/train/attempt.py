@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
@@ -25,17 +26,17 @@ from llamaforge.spec.ranks import Failed, Finished
 from llamaforge.train import ship
 from llamaforge.train.exchange import Exchange, Refused, as_failed
 from llamaforge.train.folder_report import FolderReporter
-from llamaforge.train.group import Group, GroupBroken
+from llamaforge.train.group import Group
 from llamaforge.train.launch import Launch
 from llamaforge.train.leave import Leave
 from llamaforge.train.place import Folders, Place
 from llamaforge.train.report import Reporter, Silent
-from llamaforge.train.run import train
-from llamaforge.train.step import PeerFailed
 from llamaforge.train.team import Team, gather, hello
 
+SYMPTOMS = ("GroupBroken", "PeerFailed", "FleetError")
+"""Errors that mostly follow from another process's."""
+_ENGINE = "llamaforge.train.run"
 _CAUSE_SECONDS = 5.0  # how long a symptom waits for its cause
-_PARTING_SECONDS = 10.0  # how long the first node keeps the store for others to hear a refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,10 @@ class Here:
     """This node's cache: blobs, canonical and tokenised rows."""
     folder: Path
     """A private folder for the time of the attempt."""
+    cores: int | None = None
+    """Processor cores that this node may use; None for all that the process may run on."""
+    address: str | None = None
+    """IP address at which the other nodes reach this one; None for the one by route."""
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,18 +83,8 @@ def attempt(here: Here, spec: JobSpec | None, leave: Leave) -> Finished | Failed
         failed = _first_cause(exchange, _named(error, here)) if exchange else as_failed(error)
         _show(failed)
         if exchange is not None:
-            exchange.part(patience=_PARTING_SECONDS)
+            exchange.part()
         return failed
-
-
-def call_off(launch: Launch, error: LlamaForgeError) -> None:
-    """Ends an attempt that rank 0 can't even begin: tells the others why, so that they leave."""
-    try:
-        exchange = Exchange.open(launch)
-    except FleetError:  # nobody is there
-        return
-    exchange.refuse(error)
-    exchange.part(patience=_PARTING_SECONDS)
 
 
 def exit_code(ended: Finished | Failed) -> int:
@@ -102,12 +97,14 @@ def exit_code(ended: Finished | Failed) -> int:
 def _take_part(here: Here, exchange: Exchange, spec: JobSpec | None, leave: Leave) -> Finished:
     launch = here.launch
     _refuse_restarts(launch)
-    team = gather(exchange, hello(launch, here.node_name, os.environ), os.environ)
+    mine = hello(launch, here.node_name, os.environ, cores=here.cores, address=here.address)
+    team = gather(exchange, mine, os.environ)
     store = BlobStore(here.cache)
     prepared = None
     if spec is not None:
         prepared = _prepare(spec, store, here, team)
         exchange.say("work", Work(job=prepared.job, manifest=prepared.manifest))
+    import_module(_ENGINE)  # takes seconds; on peers it goes on while rank 0 reads the dataset
     work = exchange.hear("work", Work)
     bundle = ship.deliver(
         exchange, team, work.manifest, store, folder=here.folder / "bundle", tell=_say
@@ -170,6 +167,8 @@ def _train(
     group: Group,
     leave: Leave,
 ) -> Finished:
+    from llamaforge.train.run import train
+
     launch = here.launch
     resume = bundle / "resume"
     folder = prepared.output_dir if prepared else here.folder / "artifacts"
@@ -230,10 +229,9 @@ def _named(error: Exception, here: Here) -> Exception:
 
 def _first_cause(exchange: Exchange, error: Exception) -> Failed:
     """Why the attempt ended: for the loss of a peer, what that peer said, if it comes to it."""
-    kinds = (GroupBroken.__name__, PeerFailed.__name__, FleetError.__name__)
     deadline = time.monotonic() + _CAUSE_SECONDS
     failed = error.failed if isinstance(error, Refused) else as_failed(error)
-    while failed.kind in kinds and time.monotonic() < deadline:
+    while failed.kind in SYMPTOMS and time.monotonic() < deadline:
         try:
             if (said := exchange.refusal()) is not None:
                 return said

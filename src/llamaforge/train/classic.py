@@ -74,7 +74,7 @@ def _call_off(launch: Launch, error: LlamaForgeError) -> None:
     """Tells the processes that wait for rank 0 that there is nothing to do, and why."""
     if launch.world_size > 1:
         prepare_environment()
-        from llamaforge.train.attempt import call_off
+        from llamaforge.train.exchange import call_off
 
         call_off(launch, error)
 

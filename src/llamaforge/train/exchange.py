@@ -27,6 +27,8 @@ from llamaforge.train.launch import Launch
 T = TypeVar("T")
 LONGEST_WORD = 4 << 20
 """Bytes of one word; torch's store refuses values of 8 MiB."""
+PARTING = 10.0
+"""Seconds for which the first node keeps the store after a refusal, so that others can hear it."""
 _CONNECT = timedelta(seconds=60)
 _SHORTEST, _LONGEST = 0.01, 0.2  # seconds between two looks for a word
 
@@ -137,7 +139,7 @@ class Exchange:
         text = self._read(classic.REFUSAL)
         return None if text is None else msgspec.json.decode(text, type=Failed)
 
-    def part(self, *, patience: float) -> None:
+    def part(self, *, patience: float = PARTING) -> None:
         """Leaves after a refusal; the store's node waits until the others have heard it.
 
         Args:
@@ -159,6 +161,16 @@ class Exchange:
             return self.store.get(key) if self.store.check([key]) else None
         except RuntimeError as error:
             raise _lost(self.launch, error) from error
+
+
+def call_off(launch: Launch, error: LlamaForgeError) -> None:
+    """Ends an attempt that can't even begin: tells the others why, so that they leave too."""
+    try:
+        exchange = Exchange.open(launch)
+    except FleetError:  # nobody is there
+        return
+    exchange.refuse(error)
+    exchange.part()
 
 
 def as_failed(error: BaseException) -> Failed:

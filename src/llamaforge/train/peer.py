@@ -34,6 +34,8 @@ def main() -> int:
     parser.add_argument("--name", required=True, help="this node's name")
     parser.add_argument("--cache-dir", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="for this job's files")
+    parser.add_argument("--cores", type=int, help="cores to use; by default all that it may")
+    parser.add_argument("--address", help="where others reach it; by default by route")
     options = parser.parse_args()
     leave = Leave()
     leave.listen()
@@ -50,6 +52,8 @@ def main() -> int:
             node_name=options.name,
             cache=options.cache_dir,
             folder=Path(folder),
+            cores=options.cores,
+            address=options.address,
         )
         ended = attempt(here, None, leave)
     report = options.folder / f"report-{launch.local_rank}.json"

@@ -54,20 +54,35 @@ class Team(msgspec.Struct, frozen=True, kw_only=True):
     """Compute threads per rank that every node has cores for."""
 
 
-def hello(launch: Launch, name: str, environ: Mapping[str, str]) -> Hello:
+def hello(
+    launch: Launch,
+    name: str,
+    environ: Mapping[str, str],
+    *,
+    cores: int | None = None,
+    address: str | None = None,
+) -> Hello:
     """This process's own words.
+
+    Args:
+        launch: its place.
+        name: its node's name.
+        environ: its environment.
+        cores: cores that its node may use; by default all that this process may run on.
+        address: its node's address; by default the one on the route to the first node.
 
     Raises:
         LlamaForgeError: it has no route to the first node.
     """
-    host = launch.store_host
+    if address is None:
+        address = own_address(launch.store_host, environ) if launch.store_host else "127.0.0.1"
     return Hello(
         node_name=name,
         node=launch.node,
         nodes=launch.nodes,
         local_ranks=launch.local_ranks,
-        cores=len(os.sched_getaffinity(0)),
-        address=own_address(host, environ) if host else "127.0.0.1",
+        cores=cores or len(os.sched_getaffinity(0)),
+        address=address,
         versions=own_versions(),
     )
 

@@ -56,7 +56,7 @@ async def watch(settings: WorkerSettings, busy: BusyLock, log: logging.Logger) -
     """
     if settings.node_rank == 0:
         log.info("classic: NODE_RANK is 0, which is torchrun's own node; nothing to wait for")
-        return
+        await asyncio.Event().wait()
     watcher = Watcher(_look_with(settings), Visit(settings, log), busy, log)
     while True:
         await watcher.step()
@@ -179,10 +179,13 @@ class Visit:
         )
         guard = asyncio.create_task(self._guard(agent))
         transcript = Transcript(lambda line: self._log.info("classic| %s", line))
+        run = asyncio.create_task(agent.run(transcript))
         try:
-            code = await agent.run(transcript)
+            code = await asyncio.shield(run)
         except asyncio.CancelledError:
+            self._log.info("classic: leaving the job at its next step")
             await agent.stop()
+            await run
             raise
         finally:
             guard.cancel()

@@ -56,6 +56,8 @@ def command(settings: WorkerSettings, seat: Seat) -> list[str]:
         *("-m", "llamaforge.train.peer"),
         *("--name", settings.name, "--cache-dir", settings.cache_dir),
         *("--folder", str(seat.folder)),
+        *(("--cores", str(settings.cores)) if settings.cores else ()),
+        *(("--address", settings.address) if settings.address else ()),
     ]
 
 
