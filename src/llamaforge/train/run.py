@@ -249,7 +249,7 @@ class Run:
             {
                 "step": self.cursor.step,
                 "epoch": round(self.cursor.step / self.job.steps_per_epoch, 4),
-                "loss": result.loss,
+                "loss": result.loss if result.trained else None,
                 "tokens": result.trained,
                 "total_tokens": result.tokens,
                 "lr": rate,
