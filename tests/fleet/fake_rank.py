@@ -36,9 +36,7 @@ class Fake:
     def __init__(self, assignment: Assignment, pipe: socket.socket) -> None:
         self.place = assignment
         self.pipe = pipe
-        self.script = dict(
-            word.partition("=")[::2] for word in assignment.job.spec.dataset.split()
-        )
+        self.script = dict(word.partition("=")[::2] for word in assignment.job.spec.dataset.split())
         self.told = threading.Event()
         self.where: Rendezvous | None = None
         self.stop: str | None = None

@@ -130,9 +130,10 @@ class BlobStore:
     def has(self, sha256: str, size: int | None = None) -> bool:
         """Whether the blob can be read here, and has `size` bytes where that is given."""
         try:
-            return size is None or self.path(sha256).stat().st_size == size
+            found = self.path(sha256).stat().st_size
         except (IntegrityError, OSError):
             return False
+        return size is None or found == size
 
     def path(self, sha256: str) -> Path:
         """The file that holds the blob: the store's own, or the referenced one.

@@ -36,8 +36,8 @@ _STATES = {
     Phase.RUNNING: JobState.RUNNING,
     Phase.STOPPING: JobState.RUNNING,
     Phase.FINISHING: JobState.FINISHING,
-    Phase.ENDING: JobState.FINISHING,
 }
+"""While ranks are being ended, a job stays in the state that it was in."""
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -184,7 +184,7 @@ class Board:
         self._announce(record, generation)
         generation.start()
         while not generation.over:
-            record.enter(_STATES[generation.phase], generation.reason)
+            record.enter(_STATES.get(generation.phase, record.state), generation.reason)
             await self._sleep(generation.deadline)
             generation.tick()
         await self._settle(generation)

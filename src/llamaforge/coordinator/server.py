@@ -175,7 +175,7 @@ class Server:
     async def _accept_checkpoint(self, request: web.Request) -> web.Response:
         record, name = self._running(request), request.match_info["name"]
         path = await record.folder.accept_checkpoint(name)
-        record.note("checkpoint", f"{name} stands in {path.parent}", path=str(path))
+        record.folder.event("checkpoint_kept", f"{name} stands in {path.parent}", path=str(path))
         return web.Response(status=201)
 
 
