@@ -152,6 +152,41 @@ def test_close_stops_an_endless_order(tmp_path: Path) -> None:
     assert not any(t.name == "tokens-ahead" for t in threading.enumerate())
 
 
+def test_ahead_keeps_only_so_far_ahead(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(feed_module, "LOOK_AHEAD", 5)
+    feed, encoder = make(tmp_path, 60)
+    done = threading.Event()
+
+    def order() -> Iterator[int]:
+        yield from (n for n in range(60) if n != 13)
+        done.set()
+
+    feed.ahead(order())
+    for served in range(60):
+        if served != 13:
+            assert same(feed[served], expected(served))
+        assert max(encoder.asked) <= served + 1 + 5
+    assert done.wait(30)
+    feed.close()
+    assert sorted(set(encoder.asked)) == [n for n in range(60) if n != 13]
+
+
+def test_close_frees_a_waiting_thread(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(feed_module, "LOOK_AHEAD", 1)
+    feed, encoder = make(tmp_path)
+    second = threading.Event()
+
+    def order() -> Iterator[int]:
+        yield 1
+        second.set()
+        yield 2
+
+    feed.ahead(order())
+    assert second.wait(30)
+    feed.close()
+    assert encoder.asked == [1]
+
+
 def test_memory_is_bounded_by_bytes() -> None:
     size = expected(0).ids.nbytes + expected(0).trained.nbytes
     recent = Recent(3 * size)

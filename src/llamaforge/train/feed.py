@@ -2,7 +2,8 @@
 
 Training starts on its first rows at once. Meanwhile one thread makes the tokens of later rows in
 the order in which they will be needed, and puts them on disk, not in memory; the next job on the
-same rows finds them there.
+same rows finds them there. It keeps only so far ahead: it shares Python's lock with the training
+thread, and a whole dataset at full speed would slow the first minutes down to a third.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from typing import Protocol
 
 from llamaforge.data.rows import Row
 from llamaforge.errors import LlamaForgeError
+from llamaforge.train.lead import Lead
 from llamaforge.train.recent import Recent
 from llamaforge.train.token_cache import TokenCache
 from llamaforge.train.tokens import Encoder, Tokens
 
 RECENT_BYTES = 64 * 2**20
 """Bytes of tokens that a feed holds in memory."""
+
+LOOK_AHEAD = 1024
+"""Rows that are made before anybody asks for them."""
 
 
 class Indexed(Protocol):
@@ -50,6 +55,7 @@ class Feed:
             TokenCache(folder / key, max_length=encoder.max_length) if folder is not None else None
         )
         self._orders: SimpleQueue[Iterable[int] | None] = SimpleQueue()
+        self._lead = Lead(LOOK_AHEAD)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -67,6 +73,7 @@ class Feed:
         if tokens is None:
             tokens = self._kept(index) or self._made(index)
             self._recent.put(index, tokens)
+            self._lead.asked()
         return tokens
 
     @property
@@ -76,6 +83,8 @@ class Feed:
 
     def ahead(self, indices: Iterable[int]) -> None:
         """Makes tokens on disk in this order, in the background, after what was asked before.
+
+        At most `LOOK_AHEAD` rows are made beyond those that were asked for.
 
         Nothing happens without a folder to keep them in. A row that can't be made is skipped: it
         raises its error when it is asked for.
@@ -93,6 +102,7 @@ class Feed:
     def close(self) -> None:
         """Stops the background work within one row, and closes the files. May be called twice."""
         self._stop.set()
+        self._lead.end()
         if self._thread is not None:
             self._orders.put(None)
             self._thread.join()
@@ -118,6 +128,9 @@ class Feed:
 
     def _prepare(self, index: int) -> None:
         if self._cache is None or self._cache.holds(index):
+            return
+        self._lead.wait()
+        if self._stop.is_set():
             return
         try:
             self._made(index)
