@@ -17,7 +17,7 @@ from llamaforge import paths
 from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.spec.job import JobSpec
 from llamaforge.train.launch import Launch
-from llamaforge.train.leave import Leave
+from llamaforge.train.leave import Leave, tie_to_parent
 from llamaforge.train.threads import sanitise_environment
 
 RESOLVER = "timeout:1 attempts:2"
@@ -42,6 +42,8 @@ def main(read_spec: Callable[[], JobSpec]) -> int:
         launch = Launch.from_environment(os.environ)
     except LlamaForgeError as error:
         return show(error)
+    if launch.store_host:
+        tie_to_parent()
     spec = None
     if launch.rank == 0:
         try:

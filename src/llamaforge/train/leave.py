@@ -1,15 +1,32 @@
-"""SIGTERM and Ctrl-C: leave at the next step boundary, with a checkpoint.
+"""How a rank leaves: at the next step boundary with a checkpoint, or with torchrun's agent.
 
-Both reach a rank through torchrun as well (its agent hands them on), so the same wish may come
-twice; the agent kills what is left after its own patience (30 seconds by default).
+SIGTERM and Ctrl-C mean the first. Both reach a rank through torchrun as well (its agent hands them
+on), so the same wish may come twice; the agent kills what is left after its own patience
+(30 seconds by default).
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
 from types import FrameType
 
 from llamaforge.errors import LlamaForgeError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def tie_to_parent() -> None:
+    """Makes the kernel end this process with torchrun's agent, whatever ends that.
+
+    The agent starts ranks in sessions of their own, so nothing else would.
+    """
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)
 
 
 class Interrupted(LlamaForgeError):

@@ -10,9 +10,7 @@ How it ended is left in DIR/report-N.json (N: its place on this node) for the wo
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -22,9 +20,7 @@ import msgspec
 from llamaforge.errors import LlamaForgeError
 from llamaforge.train.classic import prepare_environment, show
 from llamaforge.train.launch import Launch
-from llamaforge.train.leave import Leave
-
-_PR_SET_PDEATHSIG = 1
+from llamaforge.train.leave import Leave, tie_to_parent
 
 
 def main() -> int:
@@ -59,14 +55,6 @@ def main() -> int:
     report = options.folder / f"report-{launch.local_rank}.json"
     report.write_bytes(msgspec.json.encode(ended))
     return exit_code(ended)
-
-
-def tie_to_parent() -> None:
-    """Makes the kernel end this process with torchrun's agent, whatever ends that."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(1)
 
 
 if __name__ == "__main__":

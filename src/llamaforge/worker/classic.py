@@ -36,6 +36,8 @@ from llamaforge.worker.store_probe import Kind, Sighting, look
 
 INTERVAL = 1.0
 """Seconds between two looks at the port."""
+POLITE_INTERVAL = 5.0
+"""The same where something else listens: each look may be a line in the log of that."""
 GUARD_INTERVAL = 2.0
 """Seconds between two looks while a job runs."""
 GONE_AFTER = 15.0
@@ -59,8 +61,8 @@ async def watch(settings: WorkerSettings, busy: BusyLock, log: logging.Logger) -
         await asyncio.Event().wait()
     watcher = Watcher(_look_with(settings), Visit(settings, log), busy, log)
     while True:
-        await watcher.step()
-        await asyncio.sleep(INTERVAL)
+        seen = await watcher.step()
+        await asyncio.sleep(POLITE_INTERVAL if seen is Kind.FOREIGN else INTERVAL)
 
 
 def _look_with(settings: WorkerSettings) -> Look:
@@ -95,17 +97,21 @@ class Watcher:
         self._told = ""
         self._last = ""
 
-    async def step(self) -> None:
-        """One look, and one job if one waits."""
+    async def step(self) -> Kind:
+        """One look, and one job if one waits. Returns what was seen."""
         seen = await self._look()
-        if seen.kind is not Kind.WAITING:
+        if seen.kind is Kind.WAITING:
+            await self._take(seen.text)
+        else:
             self._tell(f"{seen.text}; waiting", at_once=False)
-            return
-        with self._busy.holding(seen.text) as mine:
+        return seen.kind
+
+    async def _take(self, text: str) -> None:
+        with self._busy.holding(text) as mine:
             if not mine:
-                self._tell(f"{seen.text}; first comes: {self._busy.holder}", at_once=True)
+                self._tell(f"{text}; first comes: {self._busy.holder}", at_once=True)
                 return
-            self._tell(f"{seen.text}; joining", at_once=True)
+            self._tell(f"{text}; joining", at_once=True)
             await self._join()
         self._told = ""
 
