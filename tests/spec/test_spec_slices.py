@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import make_job
-from llamaforge.spec.slices import Order, pack
+from llamaforge.spec.slices import LEAST_TOKENS, Order, budget, pack
 
 
 @given(st.lists(st.integers(0, 700), max_size=60), st.integers(8, 600))
@@ -48,3 +48,15 @@ def test_steps_can_be_asked_for_in_any_order(steps: list[int]) -> None:
     straight = [Order(job).step(step) for step in range(12)]
     order = Order(job)
     assert all(order.step(step) == straight[step] for step in steps)
+
+
+@given(st.lists(st.integers(0, 700), max_size=60), st.integers(1, 40), st.integers(8, 4000))
+def test_a_budget_stays_between_its_bounds(lengths: list[int], slices: int, most: int) -> None:
+    room = budget(lengths, slices=slices, most=most)
+    assert min(most, LEAST_TOKENS) <= room <= most
+
+
+def test_a_step_is_cut_into_about_as_many_slices_as_asked_for() -> None:
+    lengths = [170] * 32
+    room = budget(lengths, slices=8, most=2048)
+    assert len(pack(lengths, room)) == 8

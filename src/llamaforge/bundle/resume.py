@@ -23,6 +23,7 @@ _DECIDES = (
     "precision",
     "seed",
     "max_length",
+    "slices",
     "slice_tokens",
     "train_on",
     "epochs",

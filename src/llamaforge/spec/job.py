@@ -122,9 +122,13 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         float, _option("training", "clip the gradient's norm; 0 never clips", ge=0, advanced=True)
     ] = 1.0
     seed: Annotated[int, _option("training", "seed of order, dropout and LoRA", ge=0, le=2**53)] = 0
+    slices: Annotated[
+        int,
+        _option("training", "cut a step into about this many slices", ge=1, advanced=True),
+    ] = 8
     slice_tokens: Annotated[
         int,
-        _option("training", "token budget of a slice, the unit of work", ge=8, advanced=True),
+        _option("training", "most tokens of a slice, the unit of work", ge=8, advanced=True),
     ] = 512
 
     # evaluation

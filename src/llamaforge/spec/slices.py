@@ -49,6 +49,21 @@ class Order:
         return self._permutation[1]
 
 
+LEAST_TOKENS = 128
+"""A slice's budget never falls below this: smaller ones cost more in overhead than they share."""
+
+
+def budget(lengths: Sequence[int], *, slices: int, most: int) -> int:
+    """The token budget of a step's slices, from the step's own rows alone.
+
+    Args:
+        lengths: tokens of each of its rows.
+        slices: how many slices to aim for, so that many machines can share the step.
+        most: tokens that a slice may have at the most; memory is planned for that.
+    """
+    return min(most, max(LEAST_TOKENS, -(-sum(lengths) // slices)))
+
+
 def pack(lengths: Sequence[int], budget: int) -> list[tuple[int, ...]]:
     """Packs a step's rows into slices by first-fit decreasing.
 

@@ -59,7 +59,7 @@ class Model:
 
     def __init__(self, folder: Path, job: Job, *, max_tokens: int, temperature: float) -> None:
         from llamaforge.bundle.models import find_model
-        from llamaforge.train.model import load_tokenizer
+        from llamaforge.train.tokenizer import load_tokenizer
         from llamaforge.train.tokens import Encoder
 
         spec = job.spec

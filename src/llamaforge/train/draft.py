@@ -28,6 +28,11 @@ class Tokens:
     last_turn_only: bool = False
     """Earlier answers are not trained, because the chat template rewrites what was said."""
 
+    @property
+    def weight(self) -> int:
+        """Its tokens, or 0 when none of them is trained: such a row is in no slice."""
+        return len(self.ids) if bool(self.trained[1:].any()) else 0
+
 
 @dataclass(frozen=True)
 class Spelled:

@@ -36,11 +36,11 @@ class HeldOut:
         """
         begin = time.perf_counter()
         # Packing a stretch at a time keeps the search for room short on large sets.
-        pieces = [
-            piece
-            for at in range(0, len(self._rows), 256)
-            for piece in slices_of(self._feed, self._rows[at : at + 256], self._budget)
-        ]
+        pieces = []
+        for at in range(0, len(self._rows), 256):
+            rows = self._rows[at : at + 256]
+            lengths = [self._feed[row].weight for row in rows]
+            pieces += slices_of(rows, lengths, self._budget)
         mine = shares.assign([piece.tokens for piece in pieces], speeds)[group.rank]
         loss = trained = 0
         for index in mine:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from llamaforge.errors import ModelError, SpecError
@@ -53,11 +53,6 @@ def load(folder: Path, precision: Precision) -> PreTrainedModel:
         )
     model.config.use_cache = False
     return model
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer that stands beside the weights."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def make_trainable(model: PreTrainedModel, spec: JobSpec) -> torch.nn.Module:

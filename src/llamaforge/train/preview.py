@@ -24,7 +24,7 @@ from llamaforge.data.scan import ScanReport
 from llamaforge.data.store import Rows
 from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.spec.job import Job
-from llamaforge.spec.slices import Order, pack
+from llamaforge.spec.slices import Order, budget, pack
 from llamaforge.train.feed import Feed
 from llamaforge.train.lint import LintReport, of_feed
 from llamaforge.train.tokenizer import load_encoder
@@ -154,8 +154,9 @@ def _lengths(found: LintReport) -> Lengths:
 def _step(job: Job, feed: Feed, step: int) -> ShownStep:
     """A step's rows and slices; rows without a trained token are in no slice."""
     rows = Order(job).step(step).rows
-    lengths = [len(feed[row].ids) if feed[row].trained.any() else 0 for row in rows]
-    return ShownStep(step=step, rows=rows, slices=tuple(pack(lengths, job.spec.slice_tokens)))
+    lengths = [feed[row].weight for row in rows]
+    room = budget(lengths, slices=job.spec.slices, most=job.spec.slice_tokens)
+    return ShownStep(step=step, rows=rows, slices=tuple(pack(lengths, room)))
 
 
 def _scan(bundle: Path) -> ScanReport | None:

@@ -10,7 +10,7 @@ import torch
 
 from llamaforge.data.store import Rows
 from llamaforge.spec.job import Job
-from llamaforge.train import digest, isolation, model, tokens
+from llamaforge.train import digest, isolation, model
 from llamaforge.train.adamw import AdamW
 from llamaforge.train.diagnose import Diagnosis
 from llamaforge.train.evaluate import HeldOut
@@ -21,6 +21,7 @@ from llamaforge.train.place import Folders
 from llamaforge.train.slice_pass import SlicePass
 from llamaforge.train.state import State
 from llamaforge.train.step import StepRunner
+from llamaforge.train.tokenizer import job_cache_key, load_encoder
 from llamaforge.train.tokens import Encoder
 from llamaforge.train.work import Planner
 
@@ -55,13 +56,7 @@ class Rig:
 def assemble(job: Job, folders: Folders, group: Group) -> Rig:
     """Loads the model and the rows, and makes all parts of a rank."""
     spec = job.spec
-    tokenizer = model.load_tokenizer(folders.bundle / "model")
-    encoder = Encoder(
-        tokenizer,
-        max_length=spec.max_length,
-        train_on=spec.train_on,
-        template=_template(folders),
-    )
+    encoder = load_encoder(folders.bundle, spec)
     network = model.make_trainable(model.load(folders.bundle / "model", spec.precision), spec)
     named = model.trained(network)
     layout = Layout(named)
@@ -97,19 +92,7 @@ def assemble(job: Job, folders: Folders, group: Group) -> Rig:
     )
 
 
-def _template(folders: Folders) -> str | None:
-    """The chat template that the job brings along, or None for the model's own."""
-    path = folders.bundle / "template" / "chat_template.jinja"
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
 def _feed(job: Job, folders: Folders, encoder: Encoder, part: str) -> Feed:
     source = folders.bundle / "data" / f"{part}.jsonl"
-    key = tokens.cache_key(
-        data_digest=digest.of_file(source),
-        model=folders.bundle / "model",
-        template=_template(folders),
-        max_length=job.spec.max_length,
-        train_on=job.spec.train_on,
-    )
+    key = job_cache_key(folders.bundle, job.spec, digest.of_file(source))
     return Feed(Rows(source), encoder, folder=folders.cache, key=key)

@@ -143,7 +143,7 @@ class Run:
             self.reporter.note(
                 "grain",
                 f"a step has only {len(work.slices)} slices for {self.group.world_size} ranks; "
-                "a larger batch_size or a smaller slice_tokens shares the work better",
+                "a larger batch_size shares the work better",
                 slices=len(work.slices),
             )
         if self.cursor.step == 0 and self.place.rank == 0:

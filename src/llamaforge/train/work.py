@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llamaforge.spec.job import Job
-from llamaforge.spec.slices import Order, pack
+from llamaforge.spec.slices import Order, budget, pack
 from llamaforge.train.feed import Feed
 from llamaforge.train.step import Slice
 from llamaforge.train.tokens import Tokens
@@ -34,14 +34,15 @@ class Planner:
     def __init__(self, job: Job, feed: Feed) -> None:
         self._order = Order(job)
         self._feed = feed
-        self._budget = job.spec.slice_tokens
+        self._spec = job.spec
         self._last = job.total_steps
 
     def step(self, step: int) -> Work:
         """The work of step `step`, counted from 0."""
         where = self._order.step(step)
-        slices = slices_of(self._feed, where.rows, self._budget)
-        return Work(step, where.epoch, where.rows, slices)
+        lengths = [self._feed[row].weight for row in where.rows]
+        room = budget(lengths, slices=self._spec.slices, most=self._spec.slice_tokens)
+        return Work(step, where.epoch, where.rows, slices_of(where.rows, lengths, room))
 
     def rows(self, piece: Slice) -> list[Tokens]:
         """The tokens of a slice's rows."""
@@ -53,15 +54,9 @@ class Planner:
             yield from self._order.step(later).rows
 
 
-def slices_of(feed: Feed, rows: Sequence[int], budget: int) -> tuple[Slice, ...]:
-    """Packs rows into slices; rows without a trained token are left out."""
-    lengths = [trainable_length(feed[row]) for row in rows]
+def slices_of(rows: Sequence[int], lengths: Sequence[int], room: int) -> tuple[Slice, ...]:
+    """Packs rows of these lengths into slices of `room` tokens; length 0 is left out."""
     return tuple(
         Slice(index, tuple(rows[at] for at in members), sum(lengths[at] for at in members))
-        for index, members in enumerate(pack(lengths, budget))
+        for index, members in enumerate(pack(lengths, room))
     )
-
-
-def trainable_length(tokens: Tokens) -> int:
-    """Tokens of a row, or 0 when none of them is trained (the first one never is)."""
-    return len(tokens.ids) if bool(tokens.trained[1:].any()) else 0
