@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import msgspec
+
 from llamaforge.bundle import checkpoints
 from llamaforge.spec.ranks import (
     Assignment,

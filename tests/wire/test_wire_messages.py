@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from jobs import make_job
 
+from jobs import make_job
 from llamaforge.bundle.manifest import Entry, Manifest
 from llamaforge.spec.ranks import Failed, Metric, StoreReady
 from llamaforge.spec.states import JobState

@@ -16,6 +16,8 @@ _CONNECTION_WORDS = (
     "connection closed",
     "socket timeout",
 )
+_BROKEN = "GroupBroken"
+"""The class of the error that a rank reports when another one has left a collective."""
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +63,8 @@ def of_error(
         what=f"failed: {named}",
         hint=hint,
         user_error=user_error,
-        consequence=not user_error and any(words in text for words in _CONNECTION_WORDS),
+        consequence=not user_error
+        and (kind == _BROKEN or any(words in text for words in _CONNECTION_WORDS)),
     )
 
 

@@ -35,6 +35,8 @@ from llamaforge.wire.updates import NodeRanks
 
 END_SECONDS = 20.0
 """How long ranks that were told to end may take; workers kill them long before."""
+CAUSE_SECONDS = 0.5
+"""How long a rank that died may take to be known as dead, after others have missed it."""
 LEAVE_SECONDS = 30.0
 """How long ranks may take to exit after rank 0 has finished."""
 
@@ -108,6 +110,7 @@ class Generation:
         self._pardoned = False
         """Ranks are being ended for no fault of theirs: what they say then is no cause."""
         self._given_up = False
+        self._waits_for_cause = False
 
     @property
     def world_size(self) -> int:
@@ -221,12 +224,14 @@ class Generation:
 
     def stop(self, reason: str) -> None:
         """Asks the ranks to save a checkpoint and leave; when asked again, ends them."""
-        if self.phase is Phase.FINISHING or self.phase is Phase.ENDING:
+        if self.phase is Phase.ENDING:
             return
-        if self.phase is Phase.STOPPING:
-            self.end_now("stopped again before a checkpoint was saved")
+        if self._stop_reason:
+            self.end_now("stopped again before everything was saved")
             return
         self._stop_reason = reason
+        if self.phase is Phase.FINISHING:  # it ends anyway
+            return
         self._enter(Phase.STOPPING, f"{reason}; saving a checkpoint")
         self.deadline = self._clock() + self._stop_seconds
         self._tell_all("checkpoint", reason)
@@ -245,7 +250,9 @@ class Generation:
         """The deadline may have come."""
         if self.deadline is None or self._clock() < self.deadline:
             return
-        if self.phase is Phase.STOPPING:
+        if self._causes and self.phase is not Phase.ENDING:
+            self._end(str(cause.first(self._causes)).splitlines()[0])
+        elif self.phase is Phase.STOPPING:
             self.end_now(f"no checkpoint within {self._stop_seconds:.0f} s of being asked to stop")
         elif self.phase is Phase.FINISHING:
             self._tell_all("end", "the job is finished")
@@ -322,7 +329,11 @@ class Generation:
         if self._pardoned:
             return
         self._causes.append(why)
-        self._end(str(why).splitlines()[0])
+        if not why.consequence or self.phase is Phase.ENDING:
+            self._end(str(why).splitlines()[0])
+        elif not self._waits_for_cause:
+            self._waits_for_cause = True
+            self.deadline = self._clock() + CAUSE_SECONDS
 
     def _end(self, reason: str) -> None:
         if self.phase is Phase.ENDING:

@@ -135,7 +135,7 @@ class RankExited(msgspec.Struct, frozen=True, kw_only=True, tag="rank_exited"):
     code: int | None = None
     signal: int | None = None
     ordered: bool = False
-    """True when it died of a signal that the worker itself had sent."""
+    """True when it died of a signal that the worker had sent, or failed after one."""
     last_lines: tuple[str, ...] = ()
     """The end of its output, at most 20 lines."""
 

@@ -126,7 +126,7 @@ class RankProcess:
         return Exit(
             code=status if number is None else None,
             signal=number,
-            ordered=number in self._sent,
+            ordered=bool(self._sent) if number is None else number in self._sent,
             last_lines=tuple(self._last),
         )
 

@@ -17,7 +17,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     code: int | None = None
     signal: int | None = None
     ordered: bool = False
-    """True when it died of a signal that we had sent."""
+    """True when it died of a signal that we had sent, or failed after one."""
     last_lines: tuple[str, ...] = ()
 
 

@@ -1,0 +1,230 @@
+"""A coordinator and two workers as real processes: jobs, failures, stops, blips and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fleet_rig import Rig, alive, until_metric
+from llamaforge.errors import FleetError, UserError
+from llamaforge.spec.states import JobState, NodeState
+from llamaforge.wire.updates import GenerationStarted, LogLine, MetricLine
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    try:
+        rig.coordinator()
+        rig.worker("worker-1")
+        rig.worker("worker-2")
+        yield rig
+    finally:
+        rig.close()
+
+
+async def test_jobs_run_one_after_the_other_and_workers_wait_again(rig: Rig) -> None:
+    await rig.waiting("worker-1", "worker-2")
+    ended, updates = await rig.run("first", "steps=4 checkpoint=2 say=hello")
+    assert ended.state is JobState.DONE, ended.reason
+    assert ended.proof == {"steps": 4}
+    steps = [u.line["step"] for u in updates if isinstance(u, MetricLine)]
+    assert steps == [1, 2, 3, 4]
+    (generation,) = [u for u in updates if isinstance(u, GenerationStarted)]
+    assert [(m.node, m.first_rank, m.count) for m in generation.nodes] == [
+        ("worker-1", 0, 2),
+        ("worker-2", 2, 2),
+    ]
+    said = {(u.node, u.rank) for u in updates if isinstance(u, LogLine) and "hello" in u.text}
+    assert said == {("worker-1", 0), ("worker-1", 1), ("worker-2", 2), ("worker-2", 3)}
+    status = await rig.status()  # no wait: the end is told when the workers wait already
+    assert [node.state for node in status.nodes] == [NodeState.WAITING] * 2
+
+    ended, _ = await rig.run("second", "steps=2")
+    assert ended.state is JobState.DONE, ended.reason
+    check_folder(rig.root / "runs" / "first")
+    assert list((rig.root / "worker-1" / "jobs").iterdir()) == []
+    assert rig.ranks() == []
+
+
+def check_folder(folder: Path) -> None:
+    """What a job leaves behind."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [msgspec.json.decode(line)["step"] for line in lines] == [1, 2, 3, 4]
+    assert (folder / "adapter_model.safetensors").read_bytes() == b"adapter"
+    assert (folder / "sub" / "deep.txt").read_text() == "deep"
+    assert msgspec.json.decode((folder / "proof.json").read_bytes()) == {"steps": 4}
+    assert "id: first" in (folder / "job.yaml").read_text()
+    kinds = [
+        msgspec.json.decode(line)["kind"]
+        for line in (folder / "events.jsonl").read_text().splitlines()
+    ]
+    assert kinds[0] == "generation"
+    assert kinds[-1] == "ended"
+    assert {"guarantee", "checkpoint_kept"} <= set(kinds)
+    assert sorted(f.name for f in (folder / "checkpoints" / "step-00000002").iterdir()) == [
+        "manifest.json",
+        "state.json",
+        "trained.safetensors",
+    ]
+
+
+async def test_failures_name_their_first_cause(rig: Rig) -> None:
+    await rig.waiting("worker-1", "worker-2")
+    ended, _ = await rig.run("crash", "steps=50 crash=1")
+    assert ended.state is JobState.FAILED
+    assert ended.reason.startswith("rank 1 on worker-1 ended with exit code 3")
+    assert "about to crash" in ended.reason
+
+    ended, _ = await rig.run("kill", "steps=50 pace=0.01 kill=3")
+    assert ended.reason.startswith("rank 3 on worker-2 was killed by SIGKILL")
+
+    ended, _ = await rig.run("fail", "steps=50 fail=2")
+    assert ended.reason.startswith("rank 2 on worker-2 failed: NumberError: loss is NaN at step 2")
+    assert ended.hint == "lower it"
+    assert not ended.user_error
+
+    ended, _ = await rig.run("mistake", "steps=50 user_error=0")
+    assert ended.user_error
+    assert "row 7 is empty" in ended.reason
+
+    ended, _ = await rig.run("good", "steps=2")
+    assert ended.state is JobState.DONE, ended.reason
+    assert rig.ranks() == []
+
+
+async def test_a_killed_worker_fails_the_job_with_its_node_named(rig: Rig) -> None:
+    await rig.waiting("worker-1", "worker-2")
+    async with rig.client() as client:
+        await rig.submit(client, "long", "hang pace=0.02")
+        updates = client.follow("long")
+        await until_metric(updates)
+        mine = rig.ranks()
+        assert len(mine) == 4
+        rig.end("worker-2", signal.SIGKILL)
+        *_, ended = [update async for update in updates]
+    assert ended.state is JobState.FAILED
+    assert ended.reason.startswith("node worker-2 is lost")
+    assert "--auto-resume" in ended.hint
+    assert [pid for pid in mine if alive(pid)] == []  # its ranks died with it
+    await rig.waiting("worker-1")
+    ended, _ = await rig.run("alone", "steps=2")
+    assert ended.state is JobState.DONE, ended.reason
+    rig.worker("worker-2")
+    await rig.waiting("worker-1", "worker-2")
+
+
+async def test_stop_checkpoints_and_a_second_stop_kills(rig: Rig) -> None:
+    await rig.waiting("worker-1", "worker-2")
+    async with rig.client() as client:
+        await rig.submit(client, "stopped", "hang pace=0.02")
+        updates = client.follow("stopped")
+        await until_metric(updates)
+        await client.stop("stopped", "stopped by the user")
+        *_, ended = [update async for update in updates]
+        assert ended.state is JobState.STOPPED
+        assert "a checkpoint is saved" in ended.reason
+        checkpoints = list((rig.root / "runs/stopped/checkpoints").glob("step-*"))
+        assert len(checkpoints) == 1
+
+        await rig.submit(client, "killed", "hang stubborn pace=0.02 steps=9")
+        await rig.submit(client, "queued", "steps=1")
+        updates = client.follow("killed")
+        await until_metric(updates)
+        await client.stop("queued", "not wanted")
+        *_, ended = [update async for update in client.follow("queued")]
+        assert ended.reason == "not wanted; had not started"
+        await client.stop("killed", "stopped by the user", now=True)
+        *_, ended = [update async for update in updates]
+        assert ended.state is JobState.STOPPED
+        assert "without a new checkpoint" in ended.reason
+        with pytest.raises(FleetError, match="has ended already"):
+            await client.stop("killed", "again")
+    assert rig.ranks() == []
+    await rig.waiting("worker-1", "worker-2")
+
+
+async def test_a_broken_connection_is_no_failure(rig: Rig) -> None:
+    """The worker is frozen until the coordinator drops it, and comes back within the grace."""
+    rig.end("coordinator")
+    rig.coordinator(**{"node-grace": 30.0})
+    await rig.waiting("worker-1", "worker-2")
+    async with rig.client() as client:
+        await rig.submit(client, "blip", "steps=150 pace=0.05")
+        updates = client.follow("blip")
+        await until_metric(updates)
+        rig.send("worker-1", signal.SIGSTOP)
+        broken = False
+        for _ in range(200):
+            nodes = (await client.status()).nodes
+            if broken := any("connection broken" in node.reason for node in nodes):
+                break
+            await asyncio.sleep(0.05)
+        assert broken
+        rig.send("worker-1", signal.SIGCONT)
+        rest = [update async for update in updates]
+    assert rest[-1].state is JobState.DONE, rest[-1].reason
+    lines = (rig.root / "runs/blip/metrics.jsonl").read_text().splitlines()
+    assert [msgspec.json.decode(line)["step"] for line in lines] == list(range(1, 151))
+
+
+async def test_a_restarted_coordinator_gets_its_workers_back(rig: Rig) -> None:
+    await rig.waiting("worker-1", "worker-2")
+    async with rig.client() as client:
+        await rig.submit(client, "cut", "hang pace=0.02")
+        await until_metric(client.follow("cut"))
+        rig.end("coordinator", signal.SIGKILL)
+    rig.coordinator()  # another port, the same token
+    await rig.waiting("worker-1", "worker-2")
+    rig.wait(lambda: rig.ranks() == [], "ranks of the forgotten job have been ended")
+    async with rig.client() as client:
+        with pytest.raises(FleetError, match="not known to this coordinator"):
+            await client.stop("cut", "x")
+    ended, _ = await rig.run("next", "steps=2")
+    assert ended.state is JobState.DONE, ended.reason
+    assert rig.log("worker-1").count("waiting: nothing answers") == 1
+
+
+async def test_a_worker_that_is_told_to_end_saves_a_checkpoint_first(rig: Rig) -> None:
+    await rig.waiting("worker-1", "worker-2")
+    async with rig.client() as client:
+        await rig.submit(client, "leave", "hang pace=0.02")
+        updates = client.follow("leave")
+        await until_metric(updates)
+        assert rig.end("worker-2") == 0
+        *_, ended = [update async for update in updates]
+    assert ended.state is JobState.STOPPED
+    assert "worker-2 is leaving" in ended.reason
+    assert len(list((rig.root / "runs/leave/checkpoints").glob("step-*"))) == 1
+    await rig.waiting("worker-1")
+
+
+async def test_a_client_may_come_late_and_a_clash_is_refused(rig: Rig) -> None:
+    await rig.waiting("worker-1", "worker-2")
+    _, updates = await rig.run("late", "steps=3")
+    async with rig.client() as client:
+        assert [update async for update in client.follow("late")] == updates
+        await rig.submit(client, "busy", "hang pace=0.02")
+        with pytest.raises(UserError, match="'busy' is"):
+            await rig.submit(client, "busy", "steps=1")
+        folders = {"output_dir": rig.root / "runs/busy", "checkpoint_dir": rig.root / "x"}
+        with pytest.raises(UserError, match="writes to"):
+            await client.submit(*rig.job("other", "steps=1"), **folders)
+        await client.stop("busy", "enough", now=True)
+        assert [u async for u in client.follow("busy")][-1].state is JobState.STOPPED
+
+
+async def test_the_worker_stays_small_and_without_torch(rig: Rig) -> None:
+    await rig.waiting("worker-1", "worker-2")
+    await rig.run("first", "steps=2")
+    proc = Path(f"/proc/{rig.processes['worker-1'].pid}")
+    assert "libtorch" not in (proc / "maps").read_text()
+    assert "numpy" not in (proc / "maps").read_text()
+    resident = int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    assert resident < 60e6  # 40 MB when idle; after a job, with what this Python's libraries add
