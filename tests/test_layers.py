@@ -19,7 +19,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TORCH_AND_WHAT_IMPORTS_IT = {
     "accelerate",
     "peft",
-    "tensorboard",
     "torch",
     "transformers",
     "trl",
