@@ -27,7 +27,7 @@ from llamaforge.errors import DataError, LlamaForgeError, UserError
 from llamaforge.spec.job import Job
 from llamaforge.train import threads
 
-BATCH = 16
+BATCH = 32
 """Rows answered together."""
 
 

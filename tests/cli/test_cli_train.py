@@ -1,0 +1,123 @@
+"""`llamaforge train`, `--dry-run` and `try` as a person runs them: real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROWS = [
+    {"instruction": f"Say the number {n}.", "input": "", "output": f"number {n}"} for n in range(12)
+]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A current folder with rows, and state and cache of its own."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return folder
+
+
+def llamaforge(here: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    own = {
+        "XDG_CACHE_HOME": str(here.parent / "cache"),
+        "XDG_STATE_HOME": str(here.parent / "state"),
+        "TMPDIR": str(here.parent / "tmp"),
+    }
+    (here.parent / "tmp").mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-m", "llamaforge", *arguments],
+        cwd=here,
+        env={**os.environ, **own},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+TRAIN = ("train", "--model", "tiny", "--dataset", "rows.jsonl")
+
+
+def test_train_then_try(here: Path) -> None:
+    more = ("--batch-size", "4", "--max-steps", "2", "--heldout", "0.25", "--name", "job")
+    done = llamaforge(here, *TRAIN, *more, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = lines(done.stdout)
+    steps = [s["line"]["step"] for s in said if s["type"] == "metric" and "loss" in s["line"]]
+    assert steps == [1, 2]
+    summary = said[-1]
+    assert (summary["type"], summary["state"], summary["steps"]) == ("summary", "done", 2)
+    assert summary["guarantee"] == "same numbers"
+    assert summary["heldout_loss_before"] > 0
+    assert (here / "runs" / "job" / "adapter_model.safetensors").is_file()
+    assert {"adapter", "metrics", "proof"} <= set(summary["files"])
+
+    again = llamaforge(here, *TRAIN, "--name", "job")
+    assert again.returncode == 2
+    assert "is not empty" in again.stderr
+    assert "--auto-resume" in again.stderr
+
+    asked = llamaforge(here, "try", "job", "--json", "--max-tokens", "4", stdin="One\n\nTwo\n")
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert [s["prompt"] for s in lines(asked.stdout)] == ["One", "Two"]
+    scored = llamaforge(here, "try", "job", "--rows", "rows.jsonl", "--limit", "2")
+    assert "exact matches: before" in scored.stdout
+
+
+def test_a_dry_run_tells_all_and_leaves_nothing(here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    done = llamaforge(here, *TRAIN, "--batch-size", "4", "--epochs", "2", "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for expected in (
+        "total_steps: 6",
+        "steps     6 (3 steps of 4 rows per epoch)",
+        "memory    ",
+        "disk      ",
+        "<|user|>Say the number 0.<|assistant|>[[number 0",
+        "<|user|>Say the number 1.",
+    ):
+        assert expected in done.stdout
+    assert sorted(here.rglob("*")) == before
+    assert not (here.parent / "cache").exists()
+    assert not (here.parent / "state").exists()
+    assert not list((here.parent / "tmp").glob("llamaforge*"))
+
+
+def test_a_dry_run_as_json(here: Path) -> None:
+    done = llamaforge(here, *TRAIN, "--batch-size", "4", "--dry-run", "--json")
+    (said,) = lines(done.stdout)
+    assert said["type"] == "dry_run"
+    assert said["job"]["total_steps"] == 3
+    assert said["memory_per_rank"]["total"] > 0
+    first = said["preview"]["rows"][0]["segments"]
+    assert [part["trained"] for part in first] == [False, True]
+
+
+def test_a_broken_row_is_named_before_anything_starts(here: Path) -> None:
+    with (here / "rows.jsonl").open("a") as file:
+        file.write("{not json\n")
+    done = llamaforge(here, *TRAIN)
+    assert done.returncode == 2
+    assert "rows.jsonl:13" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (here / "runs").exists()
+
+
+def test_wrong_use_of_try(here: Path) -> None:
+    assert "not both" in llamaforge(here, "try", "x", "prompt", "--rows", "f").stderr
+    assert "--limit goes with --rows" in llamaforge(here, "try", "x", "--limit", "2").stderr
+    missing = llamaforge(here, "try", "x", "prompt")
+    assert (missing.returncode, "no job 'x'" in missing.stderr) == (2, True)
