@@ -1,0 +1,181 @@
+"""The coordinator's HTTP face: who may do what, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+
+from jobs import make_job
+from llamaforge.bundle.manifest import Entry, Manifest
+from llamaforge.bundle.store import BlobStore
+from llamaforge.coordinator.board import Board
+from llamaforge.coordinator.server import Server
+from llamaforge.wire import api
+from llamaforge.wire.auth import header
+from llamaforge.wire.messages import PROTOCOL, Hello, Refusal, Welcome
+
+TOKEN = "the-token"
+
+
+class Http:
+    """A running server and a client of it."""
+
+    def __init__(self, session: aiohttp.ClientSession, store: BlobStore, root: Path) -> None:
+        self.session, self.store, self.root = session, store, root
+
+    async def ask(self, method: str, path: str, body: object = None, **more: object) -> int:
+        data = body if isinstance(body, bytes | None) else msgspec.json.encode(body)
+        async with self.session.request(method, path, data=data, **more) as answer:  # type: ignore[arg-type]
+            self.text = await answer.text()
+            return answer.status
+
+    def submission(self, *entries: Entry, name: str = "job") -> api.Submission:
+        return api.Submission(
+            job=msgspec.structs.replace(make_job(), id=name),
+            manifest=Manifest(entries=entries),
+            output_dir=str(self.root / name),
+            checkpoint_dir=str(self.root / name / "checkpoints"),
+        )
+
+
+@pytest.fixture
+async def http(tmp_path: Path) -> AsyncIterator[Http]:
+    store = BlobStore(tmp_path / "blobs")
+    board = Board(tmp_path / "streams", "me", node_grace=1, stop_seconds=1)
+    status = api.Status(coordinator="me", version="0", pid=1, started=0)
+    runner = web.AppRunner(Server(board, store, TOKEN, lambda: status).app())
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    async with aiohttp.ClientSession(f"http://{host}:{port}", headers=header(TOKEN)) as session:
+        yield Http(session, store, tmp_path)
+    await runner.cleanup()
+
+
+def entry(data: bytes, path: str = "data/train.jsonl") -> Entry:
+    return Entry(path=path, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+
+ROUTES = [
+    ("GET", api.STATUS),
+    ("GET", api.WORKERS),
+    ("POST", api.MISSING),
+    ("PUT", f"{api.BLOBS}/{'0' * 64}"),
+    ("GET", f"{api.BLOBS}/{'0' * 64}"),
+    ("POST", api.JOBS),
+    ("GET", f"{api.JOBS}/x"),
+    ("POST", f"{api.JOBS}/x/stop"),
+    ("GET", f"{api.JOBS}/x/stream"),
+    ("PUT", f"{api.JOBS}/x/artifacts/a"),
+    ("POST", f"{api.JOBS}/x/checkpoints/step-00000001"),
+    ("PUT", f"{api.JOBS}/x/checkpoints/step-00000001/a"),
+    ("POST", f"{api.JOBS}/x/checkpoints/step-00000001/accept"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_nothing_without_the_token(http: Http, method: str, path: str) -> None:
+    for wrong in ("Bearer wrong", "", f"Basic {TOKEN}"):
+        assert await http.ask(method, path, headers={"Authorization": wrong}) == 401
+    assert "token" in http.text
+
+
+async def test_health_is_open(http: Http) -> None:
+    assert await http.ask("GET", api.HEALTH, headers={"Authorization": ""}) == 200
+
+
+async def test_blobs_come_and_go_verified(http: Http) -> None:
+    wanted = entry(b"rows" * 1000)
+    assert await http.ask("POST", api.MISSING, Manifest(entries=(wanted,))) == 200
+    assert msgspec.json.decode(http.text, type=api.MissingBlobs).entries == (wanted,)
+    assert await http.ask("PUT", f"{api.BLOBS}/{wanted.sha256}", b"else") == 422
+    assert await http.ask("PUT", f"{api.BLOBS}/{wanted.sha256}", b"rows" * 1000) == 201
+    assert await http.ask("GET", f"{api.BLOBS}/{wanted.sha256}") == 200
+    assert http.text == "rows" * 1000
+    assert await http.ask("GET", f"{api.BLOBS}/{'1' * 64}") == 422
+
+
+async def test_a_job_without_its_blobs_is_refused(http: Http) -> None:
+    assert await http.ask("POST", api.JOBS, http.submission(entry(b"absent"))) == 422
+    assert "has not arrived" in http.text
+    assert not (http.root / "job").exists()
+
+
+async def test_a_manifest_or_job_that_climbs_is_refused(http: Http) -> None:
+    http.store.add_bytes(b"rows")
+    evil = http.submission(entry(b"rows", "../../evil"))
+    assert await http.ask("POST", api.JOBS, evil) == 422
+    assert await http.ask("POST", api.JOBS, http.submission(name="../evil")) == 400
+
+
+@pytest.mark.parametrize("path", ["..%2Fevil", "a%2F..%2F..%2Fevil", "%2Fetc%2Fevil"])
+async def test_an_artifact_that_climbs_is_refused(http: Http, path: str) -> None:
+    assert await http.ask("POST", api.JOBS, http.submission()) == 200
+    from yarl import URL
+
+    url = URL(f"{api.JOBS}/job/artifacts/{path}", encoded=True)
+    assert await http.ask("PUT", url, b"data") == 422  # type: ignore[arg-type]
+    assert list(http.root.rglob("evil")) == []
+
+
+async def test_unknown_jobs_are_named(http: Http) -> None:
+    assert await http.ask("GET", f"{api.JOBS}/nothing/stream") == 404
+    trouble = msgspec.json.decode(http.text, type=api.Trouble)
+    assert "'nothing' is not known" in trouble.message
+
+
+async def test_nonsense_is_refused(http: Http) -> None:
+    assert await http.ask("POST", api.JOBS, b"{") == 400
+    assert await http.ask("POST", f"{api.JOBS}/x/stop", b"[]") == 400
+
+
+async def test_a_queued_job_can_be_stopped(http: Http) -> None:
+    await http.ask("POST", api.JOBS, http.submission())
+    assert await http.ask("POST", f"{api.JOBS}/job/stop", api.StopRequest(reason="no")) == 200
+    assert await http.ask("GET", f"{api.JOBS}/job/stream") == 200
+    assert '"ended"' in http.text
+    assert await http.ask("PUT", f"{api.JOBS}/job/artifacts/a", b"late") == 404
+
+
+def hello(**changes: object) -> Hello:
+    base = Hello(node="a", identity="i", session="s", cores=1, memory=1)
+    return msgspec.structs.replace(base, **changes)
+
+
+async def greet(http: Http, said: Hello) -> tuple[aiohttp.ClientWebSocketResponse, object]:
+    socket = await http.session.ws_connect(api.WORKERS)
+    await socket.send_str(msgspec.json.encode(said).decode())
+    answer = await socket.receive_str(timeout=5)
+    return socket, msgspec.json.decode(answer, type=Welcome | Refusal)
+
+
+async def test_another_protocol_is_refused_with_both_named(http: Http) -> None:
+    _, answer = await greet(http, hello(protocol=PROTOCOL + 1, versions={"llamaforge": "9.9"}))
+    assert isinstance(answer, Refusal)
+    assert f"protocol {PROTOCOL + 1} (LlamaForge 9.9)" in answer.reason
+    assert f"coordinator {PROTOCOL}" in answer.reason
+
+
+async def test_two_workers_of_one_name_are_told_apart(http: Http) -> None:
+    _, first = await greet(http, hello())
+    assert isinstance(first, Welcome)
+    assert not first.resumed
+    _, second = await greet(http, hello(identity="another", session="t"))
+    assert isinstance(second, Refusal)
+    assert "--name" in second.reason
+
+
+async def test_a_session_is_resumed_over_a_new_websocket(http: Http) -> None:
+    socket, first = await greet(http, hello())
+    assert isinstance(first, Welcome)
+    await socket.close()
+    _, second = await greet(http, hello(coordinator=first.coordinator))
+    assert second == Welcome(coordinator="me", resumed=True, received=0)
+    _, third = await greet(http, hello(coordinator=first.coordinator, session="new process"))
+    assert third == Welcome(coordinator="me", resumed=False, received=0)

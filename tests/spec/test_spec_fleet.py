@@ -1,0 +1,82 @@
+"""Settings of workers and coordinators: flag, then environment, then default; and clear errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from llamaforge.errors import SpecError
+from llamaforge.spec.fleet import (
+    CoordinatorSettings,
+    WorkerSettings,
+    coordinator_settings,
+    variables,
+    worker_settings,
+)
+
+
+def test_flag_beats_environment_beats_default() -> None:
+    assert worker_settings({}, {}).peer_port == 29500
+    assert worker_settings({}, {"LLAMAFORGE_PEER_PORT": "1"}).peer_port == 1
+    assert worker_settings({"peer_port": 2}, {"LLAMAFORGE_PEER_PORT": "1"}).peer_port == 2
+    assert worker_settings({"peer_port": None}, {"LLAMAFORGE_PEER_PORT": "1"}).peer_port == 1
+
+
+def test_torchruns_variables_are_understood() -> None:
+    settings = worker_settings(
+        {},
+        {
+            "MASTER_ADDR": "10.0.0.1",
+            "MASTER_PORT": "29501",
+            "NODE_RANK": "2",
+            "WORLD_SIZE": "3",
+            "NPROC_PER_NODE": "4",
+            "HF_HOME": "/models",
+        },
+    )
+    assert settings.master_addr == "10.0.0.1"
+    assert (settings.master_port, settings.node_rank, settings.world_size) == (29501, 2, 3)
+    assert (settings.nproc_per_node, settings.hf_home) == (4, "/models")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MASTER_PORT", "abc"),
+        ("MASTER_PORT", "70000"),
+        ("WORLD_SIZE", "0"),
+        ("NODE_RANK", "-1"),
+        ("LLAMAFORGE_NODE_NAME", "a b"),
+        ("LLAMAFORGE_STOP_SECONDS", "soon"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_variable(variable: str, value: str) -> None:
+    with pytest.raises(SpecError) as error:
+        worker_settings({}, {variable: value})
+    assert f"{variable} is {value!r}" in error.value.message
+    assert error.value.hint
+
+
+def test_a_bad_flag_is_named_as_a_flag() -> None:
+    with pytest.raises(SpecError, match="--peer-port is 70000"):
+        worker_settings({"peer_port": 70000}, {})
+
+
+def test_a_node_rank_outside_the_world_is_refused() -> None:
+    with pytest.raises(SpecError, match="NODE_RANK is 2, but WORLD_SIZE is 2"):
+        worker_settings({}, {"MASTER_ADDR": "a", "NODE_RANK": "2"})
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert worker_settings({}, {"MASTER_ADDR": ""}).master_addr is None
+
+
+def test_the_coordinator_listens_on_loopback_unless_told() -> None:
+    assert coordinator_settings({}, {}).host == "127.0.0.1"
+    assert coordinator_settings({}, {}).port == 29400
+    assert coordinator_settings({"port": 0}, {}).port == 0
+
+
+@pytest.mark.parametrize("kind", [WorkerSettings, CoordinatorSettings])
+def test_every_setting_has_a_variable_of_its_own(kind: type[WorkerSettings]) -> None:
+    names = list(variables(kind).values())
+    assert len(set(names)) == len(names)
