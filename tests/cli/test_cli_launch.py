@@ -123,6 +123,18 @@ def test_three_interrupts_leave(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_signals_mean_afterwards_what_they_meant_before(tmp_path: Path) -> None:
+    def own(*_: object) -> None:
+        """Somebody's own handler."""
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        run(FakeClient(stream("out")), tmp_path)
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_stop_that_fails_is_said(tmp_path: Path) -> None:
     fake = FakeClient([ended("out", JobState.STOPPED)], interrupts=1, gone=True)
     _, shown = run(fake, tmp_path)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import msgspec
 
@@ -143,6 +144,8 @@ async def _run(prepared: Prepared, client: FleetClient, view: View) -> Outcome:
 class Interrupts:
     """Turns Ctrl-C and SIGTERM into requests to stop a job, each one more urgent than the last.
 
+    At the end of the block both mean again what they meant before.
+
     Args:
         client: the fleet's client.
         job_id: the job.
@@ -157,9 +160,11 @@ class Interrupts:
         self._loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
         self._requests: list[asyncio.Task[None]] = []
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
         for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.getsignal(number)
             self._loop.add_signal_handler(number, self._interrupted)
         return self
 
@@ -171,6 +176,7 @@ class Interrupts:
     ) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.remove_signal_handler(number)
+            signal.signal(number, self._before[number])
         for request in self._requests:
             request.cancel()
 
