@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamaforge.spec.job import JobSpec
-from llamaforge.spec.memory import RUNTIME, Shape, estimate
+from llamaforge.spec.memory import RUNTIME, WAITING, Shape, estimate
 
 LLAMA_3_2_1B: dict[str, Any] = {
     "hidden_size": 2048,
@@ -57,8 +57,14 @@ def test_full_fine_tuning_trains_every_weight():
     count = 1_235_814_400
     assert memory.weights == 2 * count
     assert memory.trained + memory.optimizer == 12 * count
-    assert memory.gradients == (2 + 4 + 4) * count
+    assert memory.gradients == (2 + 4 + 4) * count + WAITING
     assert memory.checkpoint == pytest.approx(12 * count, rel=0.01)
+
+
+def test_slices_that_wait_for_a_scale_are_bounded_by_the_rows_of_a_step():
+    one = estimate(LLAMA_3_2_1B, spec=spec(batch_size=1)).gradients
+    two = estimate(LLAMA_3_2_1B, spec=spec(batch_size=2)).gradients
+    assert two - one == 2 * 5_636_096
 
 
 def test_files_know_better_than_the_formula_how_many_weights_there_are():
