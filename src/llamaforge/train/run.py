@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import resource
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from llamaforge import __version__
 from llamaforge.errors import IntegrityError
 from llamaforge.spec import shares
 from llamaforge.spec.job import Job
@@ -22,6 +21,7 @@ from llamaforge.train.ballot import Ballot
 from llamaforge.train.group import Group
 from llamaforge.train.guarantee import Guarantee
 from llamaforge.train.place import Folders, Place
+from llamaforge.train.proof import make_proof
 from llamaforge.train.report import Reporter
 from llamaforge.train.rig import Rig, assemble
 from llamaforge.train.saving import Saver
@@ -142,7 +142,7 @@ class Run:
         if len(work.slices) < 2 * self.group.world_size and self.group.world_size > 1:
             self.reporter.note(
                 "grain",
-                f"a step has only {len(work.slices)} slices for {self.group.world_size} ranks; "
+                f"slices per step: {len(work.slices)}, for {self.group.world_size} ranks; "
                 "a larger batch_size shares the work better",
                 slices=len(work.slices),
             )
@@ -258,6 +258,7 @@ class Run:
                 "tokens_per_second": round(result.tokens / seconds, 2),
                 "shares": dict(by_node),
                 "redone": result.redone,
+                "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "generation": self.place.generation,
                 "chain": self.cursor.chain,
             }
@@ -285,7 +286,13 @@ class Run:
         """Writes artifacts and gives the proof."""
         if not stopped:
             self._evaluate()
-        proof = self._proof(stopped)
+        proof = make_proof(
+            self.job,
+            self.rig.state,
+            self.promise,
+            heldout=None if stopped else self._heldout,
+            seconds=time.monotonic() - self._began,
+        )
         if self.place.rank == 0 and not stopped:
             rig = self.rig
             outputs.write(
@@ -300,34 +307,3 @@ class Run:
             )
         self.group.barrier()
         return Outcome(proof=proof, stopped=stopped)
-
-    def _proof(self, stopped: bool) -> dict[str, Any]:
-        cursor, state, promise = self.cursor, self.rig.state, self.promise
-        return {
-            "job": self.job.id,
-            "finished": not stopped,
-            "steps": cursor.step,
-            "total_steps": self.job.total_steps,
-            "rows_trained": cursor.rows,
-            "tokens": cursor.tokens,
-            "order_sha256": cursor.order,
-            "weights_sha256": state.weights_digest(),
-            "optimizer_sha256": state.optimizer_digest(),
-            "chain": cursor.chain,
-            "steps_redone": cursor.redone,
-            "heldout_loss_before": cursor.heldout_before,
-            "heldout_loss_after": self._heldout if not stopped else None,
-            "guarantee": promise.promise.value if promise else None,
-            "guarantee_why": promise.why if promise else "nothing was trained",
-            "generations": cursor.generations,
-            "kernels": {
-                "path": "eager",
-                "precision": self.spec.precision,
-                "threads_per_rank": self.job.threads,
-                "torch": str(torch.__version__),
-                "cpu": torch.backends.cpu.get_cpu_capability(),
-            },
-            "llamaforge": __version__,
-            "python": platform.python_version(),
-            "seconds": round(time.monotonic() - self._began, 3),
-        }
