@@ -338,6 +338,7 @@ CHANGES = {
     "precision": "fp32",
     "seed": 7,
     "max_length": 128,
+    "slices": 3,
     "slice_tokens": 64,
     "train_on": "all",
     "epochs": 2,
