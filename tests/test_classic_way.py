@@ -252,3 +252,17 @@ def test_the_log_has_no_line_for_looks_that_saw_nothing_new(site: Site, worker: 
     worker.heard(rf"nothing listens on 127.0.0.1:{site.port}; waiting")
     time.sleep(3)
     assert worker.news().strip() == ""
+
+
+def test_a_worker_that_is_stopped_leaves_at_a_step_and_keeps_nobody_waiting(
+    site: Site, worker: Worker
+) -> None:
+    process = site.start(*site.options("fifth", "--max-steps=200", "--epochs=99"))
+    assert process.stdout is not None
+    lines = iter(process.stdout.readline, "")
+    assert any(line.startswith("step 1/200") for line in lines)
+    worker.process.terminate()
+    output = site.finished(process)
+    assert "the same command with --auto-resume continues there" in output
+    assert worker.process.wait(PATIENCE) == 0
+    assert list((site.root / "checkpoints" / "fifth").iterdir())

@@ -126,6 +126,28 @@ async def test_stop_asks_first(tmp_path: Path) -> None:
     assert await run == 7
 
 
+async def test_stop_asks_the_ranks_and_not_the_agent(tmp_path: Path) -> None:
+    rank = (
+        "import os, signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(5));"
+        "open('rank-0.pid', 'w').write(str(os.getpid())); print('ready', flush=True);"
+        "signal.pause()"
+    )
+    script = (
+        "import subprocess, sys\n"
+        f"rank = subprocess.Popen([sys.executable, '-c', {rank!r}], start_new_session=True)\n"
+        "print('the rank ended with', rank.wait())"
+    )
+    (tmp_path / "rank-1.pid").write_text("1")  # stale: not a child of the agent
+    lines: list[str] = []
+    agent = await start(tmp_path, script)
+    ready = asyncio.Event()
+    run = asyncio.create_task(agent.run(lambda line: (lines.append(line), ready.set())))
+    await ready.wait()
+    await agent.stop()
+    assert await run == 0
+    assert lines == ["ready", "the rank ended with 5"]
+
+
 async def test_stop_kills_what_does_not_listen(tmp_path: Path) -> None:
     script = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready')\n"
     agent = await start(tmp_path, script + "while True: signal.pause()", stop_seconds=-4.9)

@@ -24,7 +24,7 @@ from llamaforge.errors import FleetError, LlamaForgeError, UserError
 from llamaforge.spec.job import Job, JobSpec
 from llamaforge.spec.ranks import Failed, Finished
 from llamaforge.train import ship
-from llamaforge.train.exchange import Exchange, Refused, as_failed
+from llamaforge.train.exchange import PARTING, Exchange, Refused, as_failed
 from llamaforge.train.folder_report import FolderReporter
 from llamaforge.train.group import Group
 from llamaforge.train.launch import Launch
@@ -36,7 +36,8 @@ from llamaforge.train.team import Team, gather, hello
 SYMPTOMS = ("GroupBroken", "PeerFailed", "FleetError")
 """Errors that mostly follow from another process's."""
 _ENGINE = "llamaforge.train.run"
-_CAUSE_SECONDS = 5.0  # how long a symptom waits for its cause
+_CAUSE_SECONDS = 3.0  # how long a symptom waits for its cause
+_GONE_SECONDS = 1.0  # how long to wait for others where one is gone and the rest has noticed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def attempt(here: Here, spec: JobSpec | None, leave: Leave) -> Finished | Failed
         failed = _first_cause(exchange, _named(error, here)) if exchange else as_failed(error)
         _show(failed)
         if exchange is not None:
-            exchange.part()
+            exchange.part(patience=PARTING if failed.kind not in SYMPTOMS else _GONE_SECONDS)
         return failed
 
 

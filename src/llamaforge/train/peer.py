@@ -4,7 +4,8 @@ It knows nothing about the job; arguments, data and model come from rank 0.
 
     python -m llamaforge.train.peer --name NODE --cache-dir DIR --folder DIR
 
-How it ended is left in DIR/report-N.json (N: its place on this node) for the worker to read.
+It leaves two files in DIR for the worker (N: its place on this node): rank-N.pid at its start, so
+that it can be asked to leave, and report-N.json about how it ended.
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ def main() -> int:
     options = parser.parse_args()
     leave = Leave()
     leave.listen()
-    prepare_environment()
-    from llamaforge.train.attempt import Here, attempt, exit_code
-
     try:
         launch = Launch.from_environment(os.environ)
     except LlamaForgeError as error:
         return show(error)
+    (options.folder / f"rank-{launch.local_rank}.pid").write_text(str(os.getpid()))
+    prepare_environment()
+    from llamaforge.train.attempt import Here, attempt, exit_code
+
     with tempfile.TemporaryDirectory(prefix="rank-", dir=options.folder) as folder:
         here = Here(
             launch=launch,

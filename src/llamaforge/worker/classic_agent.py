@@ -84,8 +84,11 @@ def environment(settings: WorkerSettings, base: Mapping[str, str]) -> dict[str, 
 class Agent:
     """One running torchrun agent. Make it with `Agent.start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, stop_seconds: float) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, folder: Path, stop_seconds: float
+    ) -> None:
         self._process = process
+        self._folder = folder
         self._stop_seconds = stop_seconds
         self.last_lines: deque[str] = deque(maxlen=_REMEMBERED)
         """The newest lines of output."""
@@ -116,7 +119,7 @@ class Agent:
             preexec_fn=tether(),
             limit=_LONGEST_LINE,
         )
-        return cls(process, stop_seconds)
+        return cls(process, folder, stop_seconds)
 
     async def run(self, tell: Callable[[str], None]) -> int:
         """Hands every line of output to `tell` until the agent ends.
@@ -133,15 +136,25 @@ class Agent:
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """Asks the ranks to save and leave; kills what is left after `stop_seconds`."""
+        """Asks the ranks to save and leave; kills what is left after `stop_seconds`.
+
+        The agent itself is not asked while it has ranks: it would leave without its exit barrier,
+        and the coordinator's torchrun would wait five minutes for it.
+        """
         if self._process.returncode is not None:
             return
-        self._process.terminate()
+        for pid in self._ranks() or [self._process.pid]:
+            os.kill(pid, signal.SIGTERM)
         try:
             await asyncio.wait_for(self._process.wait(), self._stop_seconds + 5)
         except asyncio.TimeoutError:
             self.kill()
             await self._process.wait()
+
+    def _ranks(self) -> list[int]:
+        """Process ids of the ranks that have begun; each leaves its own in a file."""
+        pids = [int(path.read_text() or 0) for path in self._folder.glob("rank-*.pid")]
+        return [pid for pid in pids if _parent(pid) == self._process.pid]
 
     def kill(self) -> None:
         """Ends the agent at once; the kernel ends its ranks."""
@@ -174,6 +187,15 @@ class Transcript:
         for line in self._held if not explained else ():
             self._log(line)
         self._held.clear()
+
+
+def _parent(pid: int) -> int | None:
+    """The parent of a process; None when it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:
