@@ -29,7 +29,7 @@ END_SECONDS = 75.0
 """How long workers may take to end: their ranks may be saving a checkpoint."""
 COORDINATOR_END_SECONDS = 5.0
 POLL_SECONDS = 0.05
-HEALTHY_SECONDS = 5.0
+HEALTHY_SECONDS = 2.0
 """A worker that ended sooner after its start would end again."""
 
 

@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -29,7 +30,7 @@ LINE_BYTES = 4096
 REPORT_BYTES = 16 << 20
 """Longest report of a rank."""
 DRAIN_SECONDS = 5.0
-"""How long to read on after a rank's exit: a child of it may still hold its output open."""
+"""How long to read on after a rank's exit: a child that left its group may hold its output."""
 
 RANK = ("-m", "llamaforge.train.rank")
 _CLASSIC = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "WORLD_SIZE", "RANK", "LOCAL_RANK")
@@ -61,24 +62,60 @@ class ProcessRunner:
         path = folder / f"rank-{assignment.rank}.json"
         path.write_bytes(msgspec.json.encode(assignment))
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *self._rank,
-                "--assignment",
-                str(path),
-                "--control-fd",
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),),
-                env=self._environment,
-                start_new_session=True,
-                preexec_fn=tether(),
-            )
+        reading, printing = os.pipe()
+        output = await Output.open(reading)
+        try:
+            with theirs, os.fdopen(printing, "wb") as standard_output:
+                process = await self._spawn(path, theirs, standard_output)
+        except BaseException:
+            ours.close()
+            output.close()
+            raise
         reader, writer = await asyncio.open_connection(sock=ours, limit=REPORT_BYTES)
-        return RankProcess(process, reader, writer, on_report, on_line)
+        return RankProcess(process, reader, writer, output, on_report, on_line)
+
+    async def _spawn(
+        self, assignment: Path, control: socket.socket, output: BinaryIO
+    ) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *self._rank,
+            "--assignment",
+            str(assignment),
+            "--control-fd",
+            str(control.fileno()),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=asyncio.subprocess.STDOUT,
+            pass_fds=(control.fileno(),),
+            env=self._environment,
+            start_new_session=True,
+            preexec_fn=tether(),
+        )
+
+
+class Output:
+    """The reading end of a pipe.
+
+    asyncio's own `stdout=PIPE` would make `Process.wait` wait for everybody who has inherited it,
+    such as a rank's forgotten child.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
+        self.reader, self._transport = reader, transport
+
+    @classmethod
+    async def open(cls, handle: int) -> Output:
+        """Takes over a file descriptor."""
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(handle, "rb")
+        )
+        return cls(reader, transport)
+
+    def close(self) -> None:
+        """Closes the pipe."""
+        self._transport.close()
 
 
 class RankProcess:
@@ -89,16 +126,16 @@ class RankProcess:
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        output: Output,
         on_report: Callable[[FromRank], None],
         on_line: Callable[[str], None],
     ) -> None:
-        self._process, self._writer = process, writer
+        self._process, self._writer, self._output = process, writer, output
         self._sent: set[int] = set()
         self._last: deque[str] = deque(maxlen=LAST_LINES)
-        assert process.stdout is not None
         self._readers = [
             asyncio.ensure_future(_hear(reader, on_report)),
-            asyncio.ensure_future(self._copy(process.stdout, on_line)),
+            asyncio.ensure_future(self._copy(output.reader, on_line)),
         ]
 
     def say(self, message: ToRank) -> None:
@@ -116,12 +153,13 @@ class RankProcess:
     async def wait(self) -> Exit:
         """Waits for its end, reads what it still said, and ends children that it left."""
         status = await self._process.wait()
-        _, unread = await asyncio.wait(self._readers, timeout=DRAIN_SECONDS)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        _, unread = await asyncio.wait(self._readers, timeout=DRAIN_SECONDS)
         for reader in unread:
             reader.cancel()
         self._writer.close()
+        self._output.close()
         number = -status if status < 0 else None
         return Exit(
             code=status if number is None else None,

@@ -1,0 +1,41 @@
+"""What a worker says about its node, and who has it."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+from llamaforge.worker import facts
+from llamaforge.worker.busy import BusyLock
+
+
+def test_the_identity_stays(tmp_path: Path) -> None:
+    first = facts.identity(tmp_path / "state")
+    assert len(first) == 32
+    assert facts.identity(tmp_path / "state") == first
+    assert facts.identity(tmp_path / "another") != first
+
+
+def test_versions_are_what_metadata_says() -> None:
+    versions = facts.versions()
+    assert versions["torch"] == metadata.version("torch")
+    assert versions["python"].startswith("3.")
+
+
+def test_a_missing_package_has_no_version(tmp_path: Path) -> None:
+    assert facts.installed("torch", [str(tmp_path), ""]) == ""
+
+
+def test_one_thing_at_a_time() -> None:
+    busy = BusyLock()
+    seen: list[str | None] = []
+    busy.on_change(lambda: seen.append(busy.holder))
+    with busy.holding("classic job") as mine:
+        assert mine
+        assert not busy.take("job x")
+        with busy.holding("another") as second:
+            assert not second
+        assert busy.holder == "classic job"
+    assert busy.take("job x")
+    busy.free()
+    assert seen == ["classic job", None, "job x", None]

@@ -1,0 +1,65 @@
+"""Where the coordinator is, as settings and fleet files tell it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llamaforge.errors import FleetError, SpecError
+from llamaforge.spec.fleet import WorkerSettings
+from llamaforge.wire import fleet_file
+from llamaforge.wire.fleet_file import FleetFile
+from llamaforge.worker.link import find_coordinator, host_and_port
+
+
+def settings(root: Path, **fields: object) -> WorkerSettings:
+    return WorkerSettings(name="a", state_dir=str(root), cache_dir="/y", **fields)  # type: ignore[arg-type]
+
+
+def write(path: Path, **fields: object) -> None:
+    base = {"host": "127.0.0.1", "port": 1, "token": "t", "pid": 1}
+    fleet_file.write(path, FleetFile(**{**base, **fields}))  # type: ignore[arg-type]
+
+
+def test_the_fleet_file_is_read_anew(tmp_path: Path) -> None:
+    with pytest.raises(FleetError, match=r"no fleet file at .*fleet\.json yet"):
+        find_coordinator(settings(tmp_path))
+    for port in (1, 2):
+        write(tmp_path / "fleet.json", port=port)
+        assert find_coordinator(settings(tmp_path)).port == port
+
+
+def test_a_coordinator_on_the_line_wins_over_the_file(tmp_path: Path) -> None:
+    write(tmp_path / "else.json", token="from the file")
+    found = find_coordinator(
+        settings(tmp_path, fleet=str(tmp_path / "else.json"), coordinator="10.0.0.1:5")
+    )
+    assert (found.host, found.port, found.token) == ("10.0.0.1", 5, "from the file")
+
+
+def test_a_token_file_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    found = find_coordinator(
+        settings(tmp_path, coordinator="10.0.0.1", token_file=str(tmp_path / "token"))
+    )
+    assert (found.port, found.token) == (29400, "secret")
+
+
+def test_no_token_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FleetError, match="no token"):
+        find_coordinator(settings(tmp_path, coordinator="10.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("a", "a", 29400), ("a:1", "a", 1), ("[::1]", "::1", 29400), ("[::1]:7", "::1", 7)],
+)
+def test_host_and_port(text: str, host: str, port: int) -> None:
+    assert host_and_port(text) == (host, port)
+
+
+@pytest.mark.parametrize("text", [":1", "a:b", "a:70000", ""])
+def test_a_bad_address_is_named(text: str) -> None:
+    with pytest.raises(SpecError, match="--coordinator"):
+        host_and_port(text)
