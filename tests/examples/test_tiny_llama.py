@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from examples.datasets.families import FAMILIES  # noqa: E402
-from examples.models.pretraining.conversations import WORDINGS, draw_example  # noqa: E402
+from examples.models.pretraining.conversations import EQUAL_PRACTICE, WORDINGS, draw_example  # noqa: E402
 from examples.models.pretraining.tokenizer import SPECIAL, TEMPLATE  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "models" / "tiny-llama"
@@ -135,7 +135,9 @@ def test_pretraining_covers_every_family_in_other_wordings() -> None:
 def test_pretraining_rows_are_what_the_template_renders(tokenizer: Any) -> None:
     rng, seen = Random(1), 0
     for _ in range(200):
-        text = "".join(piece.text for piece in draw_example(rng).pieces)
+        text = "".join(
+            piece.text for piece in draw_example(rng, EQUAL_PRACTICE, copying=0.1).pieces
+        )
         if "<|user|>" not in text:
             continue
         messages = []

@@ -5,32 +5,20 @@ a system message the model learns to answer in a whole sentence; with one of `BR
 give the bare answer. A conversation is a list of pieces; only trained pieces count in the loss.
 """
 
+from collections.abc import Mapping
 from random import Random
 from typing import NamedTuple
 
 from examples.datasets.families import FAMILIES, Problem, fill
 from examples.datasets.families.knowledge import CAPITALS, COLORS, CONTINENTS, LEGS, YOUNG
+from examples.datasets.families.vocabulary import ADJECTIVES, NOUNS, VERBS
 
 from .wordings_of_language import WORDINGS as LANGUAGE
 from .wordings_of_world import WORDINGS as WORLD
 
 WORDINGS = {**LANGUAGE, **WORLD}
-# Families that need more practice than the others, with how many times their share.
-PRACTICE = {
-    "add": 4,
-    "subtract": 4,
-    "sort_words": 3,
-    "sort_numbers": 3,
-    "next_number": 2,
-    "reverse_words": 2,
-    "reverse_letters": 2,
-    "spell_out": 2,
-    "remove_vowels": 2,
-    "time_24h": 2,
-    "json_list": 2,
-    "upper_case": 2,
-    "lower_case": 2,
-}
+# How much of each family to draw, if nothing speaks for one of them.
+EQUAL_PRACTICE: Mapping[str, float] = dict.fromkeys(FAMILIES, 1.0)
 JOINTS = ("\n\n", "\n\n", "\n", ": ", " ")
 WORDY = (
     "The answer is {a}.",
@@ -59,6 +47,10 @@ SMALL_TALK = (
 )
 
 
+# What is repeated in rows of plain copying: words and two-digit numbers.
+STOCK = (*NOUNS, *ADJECTIVES, *VERBS, *(word.upper() for word in NOUNS), *map(str, range(10, 100)))
+
+
 class Piece(NamedTuple):
     """A run of text, with its special tokens, and whether the model is trained to write it."""
 
@@ -73,28 +65,46 @@ class Example(NamedTuple):
     pieces: list[Piece]
 
 
-def draw_example(rng: Random) -> Example:
-    """Draw one row: plain text, small talk, or a conversation of one to four questions."""
+def draw_example(rng: Random, practice: Mapping[str, float], copying: float = 0.0) -> Example:
+    """Draw one row: plain text, small talk, or a conversation of one to four questions.
+
+    A share `copying` of the rows only repeats words: an early taste of copying makes everything
+    that edits a text faster to learn.
+    """
+    if rng.random() < copying:
+        return Example("", [Piece("<|begin|>", False), *_echo(rng)])
     kind = rng.random()
     if kind < 0.04:
         return Example("", [Piece("<|begin|>", False), Piece(_plain_text(rng) + "<|end|>", True)])
     if kind < 0.06:
         question, answer = rng.choice(SMALL_TALK)
         return Example("", [Piece("<|begin|>", False), *_turn(question, answer)])
-    return draw_conversation(rng, turns=rng.randint(2, 4) if kind < 0.12 else 1)
+    return draw_conversation(rng, practice, turns=rng.randint(2, 4) if kind < 0.12 else 1)
 
 
-def draw_conversation(rng: Random, *, turns: int, brief: bool | None = None) -> Example:
-    """Draw a conversation; `brief` says whether the system message asks for bare answers."""
+def draw_conversation(
+    rng: Random, practice: Mapping[str, float], *, turns: int, brief: bool | None = None
+) -> Example:
+    """Draw a conversation; `brief` says whether the system message asks for bare answers.
+
+    `practice` holds the weight of each family.
+    """
     brief = rng.random() < 0.5 if brief is None else brief
     system = rng.choice(BRIEF) if brief else rng.choice(OTHER_SYSTEM) if rng.random() < 0.1 else ""
     pieces = [Piece("<|begin|>" + (f"<|system|>{system}" if system else ""), False)]
-    names = rng.choices(_NAMES, _SHARES, k=turns)
+    names = rng.choices(list(practice), list(practice.values()), k=turns)
     for name in names:
         problem = FAMILIES[name].draw(rng)
         style = "{a}" if brief else rng.choice(WORDY)
         pieces += _turn(_question(rng, name, problem), style.format(a=problem.answer))
     return Example(names[-1], pieces)
+
+
+def _echo(rng: Random) -> list[Piece]:
+    """Ask to repeat a few words."""
+    words = rng.choices(STOCK, k=rng.randint(3, 12))
+    text = rng.choice((" ", ", ", ",")).join(words)
+    return _turn(rng.choice(("repeat: {}", "Say it again\n\n{}", "{}")).format(text), text)
 
 
 def _turn(question: str, answer: str) -> list[Piece]:
@@ -122,7 +132,3 @@ def _plain_text(rng: Random) -> str:
         f"The young of a {child} is called a {YOUNG[child]}.",
     ]
     return " ".join(rng.sample(sentences, rng.randint(1, 4)))
-
-
-_NAMES = tuple(FAMILIES)
-_SHARES = tuple(PRACTICE.get(name, 1) for name in _NAMES)
