@@ -169,9 +169,9 @@ def test_a_lost_node_is_the_cause_even_when_others_notice_first(world: World) ->
     world.generation.said(0, Failed(kind="RuntimeError", message="Connection reset by peer"))
     world.exit(0, 1, code=1, ordered=True)
     assert not world.generation.over
-    world.generation.lost("b")
+    world.generation.lost("b", "gone silent")
     outcome = world.outcome()
-    assert outcome.reason == "node b is lost: its worker has gone silent"
+    assert outcome.reason == "node b is lost: gone silent"
     assert "--auto-resume" in outcome.hint
 
 
@@ -180,7 +180,7 @@ def test_losing_a_node_after_the_end_costs_nothing(world: World) -> None:
     world.finish()
     world.exit(0, 1)
     world.upload()
-    world.generation.lost("b")
+    world.generation.lost("b", "gone silent")
     assert world.outcome().state is JobState.DONE
 
 
@@ -188,7 +188,7 @@ def test_losing_rank_zeros_node_before_the_artifacts_arrived_fails(world: World)
     world.run()
     world.finish()
     world.exit(0, 1, 2, 3)
-    world.generation.lost("a")
+    world.generation.lost("a", "gone silent")
     assert "node a is lost" in world.outcome().reason
 
 
@@ -317,7 +317,7 @@ def _happen(world: World, what: str, first: object, second: object) -> None:
     elif what == "failed":
         generation.said(first, Failed(kind="E", message="m", user_error=bool(second)))  # type: ignore[arg-type]
     elif what == "lost":
-        generation.lost(str(first))
+        generation.lost(str(first), "gone silent")
     elif what == "finish":
         world.finish(stopped=bool(first))
     elif what == "upload":

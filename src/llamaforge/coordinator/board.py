@@ -276,7 +276,7 @@ class Board:
     def _node_lost(self, node: Node) -> None:
         for record in self.jobs():
             if record.generation is not None:
-                record.generation.lost(node.name)
+                record.generation.lost(node.name, node.reason)
 
     def _wake_up(self) -> None:
         self._wake.set()

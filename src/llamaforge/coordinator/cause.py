@@ -88,11 +88,11 @@ def of_exit(
     )
 
 
-def of_lost(node: str) -> Cause:
-    """A node's connection has been gone for longer than the grace."""
+def of_lost(node: str, why: str) -> Cause:
+    """A node is gone for good."""
     return Cause(
         node=node,
-        what="is lost: its worker has gone silent",
+        what=f"is lost: {why}",
         hint="continue from the newest checkpoint with the same command and --auto-resume",
     )
 

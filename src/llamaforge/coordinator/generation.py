@@ -201,14 +201,14 @@ class Generation:
             )
         )
 
-    def lost(self, node: str) -> None:
-        """A node's connection has been gone for longer than the grace."""
+    def lost(self, node: str, why: str) -> None:
+        """A node is gone for good, with whatever ran there."""
         had_ranks = node in self._alive.values()
         owes_artifacts = self._nodes[0] == node and not self._uploaded
         self._forget(node)
         done_with_it = self._finished is not None and not owes_artifacts
         if (had_ranks or owes_artifacts) and not done_with_it:
-            self._fail(cause.of_lost(node))
+            self._fail(cause.of_lost(node, why))
 
     def uploaded(self, node: str, message: Uploaded) -> None:
         """The artifacts have arrived, or could not be sent."""

@@ -152,7 +152,8 @@ class Nodes:
             return
         node.connection = None
         loop = asyncio.get_running_loop()
-        self._clocks[node.name] = loop.call_later(self._grace, self._give_up, node)
+        silent = f"its worker has not been heard of for {self._grace:g} s"
+        self._clocks[node.name] = loop.call_later(self._grace, self._give_up, node, silent)
 
     def take(self, node: Node, message: FromWorker) -> None:
         """A worker said something."""
@@ -183,14 +184,14 @@ class Nodes:
     def _begin(self, hello: Hello, old: Node | None) -> Node:
         """A new session; whatever the node's last one ran is lost."""
         if old is not None and old.state is not NodeState.LOST:
-            self._give_up(old)
+            self._give_up(old, "its worker was started anew")
         node = self._nodes[hello.node] = Node(hello)
         if hello.busy:
             node.enter(NodeState.BUSY, hello.busy)
         log.info("node %s joined (%d cores, %s)", node.name, hello.cores, hello.address or "?")
         return node
 
-    def _give_up(self, node: Node, reason: str = "its connection is gone") -> None:
+    def _give_up(self, node: Node, reason: str) -> None:
         if clock := self._clocks.pop(node.name, None):
             clock.cancel()
         if node.state is NodeState.LOST:

@@ -178,6 +178,7 @@ class Supervisor:
         finally:
             self._job = None
             self._busy.free()
+            trim_memory()
 
     def _abandoned(self) -> None:
         """The coordinator has lost this worker's job: it gave up, or is a new one."""
