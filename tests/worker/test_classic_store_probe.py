@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import subprocess
@@ -52,6 +53,16 @@ async def test_an_unknown_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = await look("no-such-host", 29500, node_rank=1, world_size=2)
     assert seen.kind is Kind.NOTHING
     assert seen.text == "the name no-such-host is unknown (Name or service not known)"
+
+
+async def test_a_machine_without_a_route_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unreachable(*_: object, **__: object) -> None:
+        raise OSError(errno.EHOSTUNREACH, "Connect call failed ('10.0.0.1', 29500)")
+
+    monkeypatch.setattr(asyncio, "open_connection", unreachable)
+    seen = await look("10.0.0.1", 29500, node_rank=1, world_size=2)
+    assert seen.kind is Kind.NOTHING
+    assert seen.text == "10.0.0.1:29500 can't be reached (no route to host)"
 
 
 async def test_an_impossible_name_is_said() -> None:

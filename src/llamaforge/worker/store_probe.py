@@ -7,6 +7,7 @@ leaves nothing behind, so it may be repeated every second for as long as a machi
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from dataclasses import dataclass
 from enum import Enum
@@ -68,7 +69,7 @@ async def look(
     except ConnectionRefusedError:
         return Sighting(kind=Kind.NOTHING, text=f"nothing listens on {where}")
     except OSError as error:
-        why = error.strerror or str(error)
+        why = os.strerror(error.errno) if error.errno else str(error)
         return Sighting(kind=Kind.NOTHING, text=f"{where} can't be reached ({why.lower()})")
 
 
