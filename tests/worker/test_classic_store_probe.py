@@ -78,6 +78,9 @@ async def test_a_store_waits_until_all_nodes_have_joined() -> None:
     waiting = await look_at(store.port, nodes=3)
     assert (waiting.kind, waiting.text[-14:]) == (Kind.WAITING, "(2 of 3 nodes)")
     join(store)
+    stalled = await look_at(store.port, nodes=3)
+    assert (stalled.kind, "--nnodes larger" in stalled.text) == (Kind.STALLED, True)
+    store.set(classic.AGENT_ARRIVED[1:], "{}")
     assert (await look_at(store.port, nodes=3)).kind is Kind.RUNNING
 
 

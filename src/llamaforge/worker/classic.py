@@ -42,8 +42,12 @@ GUARD_INTERVAL = 2.0
 """Seconds between two looks while a job runs."""
 GONE_AFTER = 15.0
 """Seconds without the store after which a running attempt is over: its host has no power, say."""
+STALLS_TOLD = 5
+"""Looks that may find a rendezvous unfinished, though all have joined, before it is told."""
 TIMEOUT = 2.0
 """Seconds for one exchange with the store."""
+
+_THERE = (Kind.WAITING, Kind.CLAIMED, Kind.RUNNING, Kind.STALLED)
 
 Look = Callable[[], Awaitable[Sighting]]
 
@@ -203,10 +207,15 @@ class Visit:
     async def _guard(self, agent: Agent) -> str:
         """Ends an agent whose store is gone or needs another number of nodes; returns why."""
         seen_at = time.monotonic()
+        stalls = 0
         while True:
             await asyncio.sleep(GUARD_INTERVAL)
             seen = await self._look()
-            if seen.kind in (Kind.WAITING, Kind.CLAIMED, Kind.RUNNING):
+            if seen.kind is Kind.STALLED:
+                stalls += 1
+                if stalls == STALLS_TOLD:
+                    self._log.warning("classic: %s", seen.text)
+            if seen.kind in _THERE:
                 seen_at = time.monotonic()
             elif seen.kind is Kind.OTHER_SIZE or time.monotonic() - seen_at > GONE_AFTER:
                 agent.kill()

@@ -27,6 +27,8 @@ class Kind(str, Enum):
     """A waiting store that has been joined under this node rank before: never again."""
     RUNNING = "running"
     """A store that all nodes have joined: its job starts, runs or ends."""
+    STALLED = "stalled"
+    """As many nodes as this worker knows of have joined, and torchrun still waits."""
     OTHER_SIZE = "other_size"
     """A torchrun that began with fewer nodes than this worker's WORLD_SIZE."""
     UNCOUNTED = "uncounted"
@@ -79,10 +81,17 @@ async def _read(store: StoreClient, where: str, node_rank: int, world_size: int)
         text = f"a TCPStore on {where} counts no nodes: no static rendezvous of torchrun"
         return Sighting(kind=Kind.UNCOUNTED, text=text)
     joined = f"{int(count)} of {world_size} nodes"
-    if int(count) >= world_size:
+    arrived = await store.check([classic.AGENT_ARRIVED])
+    if int(count) >= world_size and arrived:
         text = f"the torchrun on {where} has all of its nodes ({joined})"
         return Sighting(kind=Kind.RUNNING, text=text)
-    if await store.check([classic.AGENT_ARRIVED]):
+    if int(count) >= world_size:
+        text = (
+            f"the torchrun on {where} waits although {joined} have joined: is its --nnodes larger "
+            f"than WORLD_SIZE, or does it use --rdzv-id?"
+        )
+        return Sighting(kind=Kind.STALLED, text=text)
+    if arrived:
         text = f"the torchrun on {where} runs with {int(count)} nodes, WORLD_SIZE is {world_size}"
         return Sighting(kind=Kind.OTHER_SIZE, text=text)
     if await store.check([classic.claim(node_rank)]):
