@@ -32,7 +32,7 @@ from llamaforge.worker import facts
 from llamaforge.worker.busy import BusyLock
 from llamaforge.worker.coordinator_http import CoordinatorHttp
 from llamaforge.worker.link import Link, find_coordinator
-from llamaforge.worker.memory import trim_memory
+from llamaforge.worker.memory import limit_memory, trim_memory
 from llamaforge.worker.node_job import NodeJob
 from llamaforge.worker.peer_port import Figures, PeerPort
 from llamaforge.worker.rank_runner import RankRunner
@@ -73,6 +73,7 @@ class Supervisor:
         Raises:
             UserError: another worker uses the state folder, or no port is free.
         """
+        limit_memory()
         lock = Lock(self._state / "worker.lock")
         if not lock.take():
             raise UserError(
