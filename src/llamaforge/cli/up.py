@@ -56,9 +56,17 @@ def command(workers: int, port: int, ranks: int | None, detach: bool) -> None:
         with EmbeddedFleet(workers=workers, port=port, ranks=ranks) as fleet:
             where = fleet_file.read(fleet.fleet_file)
             click.echo(f"coordinator listens on {where.host}:{where.port} (pid {where.pid})")
-            asyncio.run(_watch(fleet))
+            _watch_until_interrupted(fleet)
+    except KeyboardInterrupt:  # the second one: the kernel ends what is left
+        raise click.Abort from None
+    click.echo("stopped")
+
+
+def _watch_until_interrupted(fleet: EmbeddedFleet) -> None:
+    try:
+        asyncio.run(_watch(fleet))
     except KeyboardInterrupt:
-        click.echo("stopped")
+        click.echo("stopping; a running job saves a checkpoint first")
 
 
 async def _watch(fleet: EmbeddedFleet) -> None:

@@ -94,7 +94,7 @@ class Board:
         self._jobs.pop(job_id, None)
         record = self._jobs[job_id] = JobRecord(submission, self._streams)
         for ended in [job for job in self.jobs() if job.state.final][:-REMEMBERED]:
-            del self._jobs[ended.id]
+            self._jobs.pop(ended.id).stream.remove()
         log.info("job %s is queued", job_id)
         self._wake_up()
         return record

@@ -15,6 +15,9 @@ from llamaforge.wire.api import JobStatus, Submission
 from llamaforge.wire.messages import RankLog
 from llamaforge.wire.updates import Ended, LogLine, MetricLine, NoteLine, StateChanged
 
+MOST_LOG_LINES = 50_000
+"""Lines of ranks' output in one job's stream: a rank that prints for ever must not fill a disk."""
+
 log = logging.getLogger("llamaforge.coordinator")
 
 
@@ -36,6 +39,7 @@ class JobRecord:
         """The generation that runs now."""
         self.stop_reason = ""
         """Why it should stop; set before it has a generation."""
+        self._log_lines = 0
         self._step = submission.resume_step or 0
 
     @property
@@ -69,7 +73,12 @@ class JobRecord:
 
     def log_line(self, node: str, message: RankLog) -> None:
         """Passes a line of a rank's output on."""
-        self.stream.add(LogLine(node=node, rank=message.rank, text=message.line))
+        self._log_lines += 1
+        if self._log_lines <= MOST_LOG_LINES:
+            self.stream.add(LogLine(node=node, rank=message.rank, text=message.line))
+        elif self._log_lines == MOST_LOG_LINES + 1:
+            text = "further output of the ranks is only in their workers' logs"
+            self.stream.add(LogLine(node=node, rank=message.rank, text=text))
 
     def end(self, outcome: Outcome) -> None:
         """Closes the folder and the stream."""

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import secrets
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -28,6 +29,9 @@ from llamaforge.wire.api import Status
 from llamaforge.wire.auth import keep_token
 from llamaforge.wire.fleet_file import FleetFile
 from llamaforge.wire.listener import who_listens
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where to dial a coordinator on this machine that listens on every address."""
 
 log = logging.getLogger("llamaforge.coordinator")
 
@@ -54,8 +58,10 @@ async def _serve(settings: CoordinatorSettings, path: Path) -> None:
     ended = _ended_by_signal()
     identity, started = secrets.token_hex(8), time.time()
     token = keep_token(path.parent / "token")
+    streams = path.parent / "streams"
+    shutil.rmtree(streams, ignore_errors=True)  # of jobs that ended with an earlier coordinator
     board = Board(
-        path.parent / "streams",
+        streams,
         identity,
         node_grace=settings.node_grace,
         stop_seconds=settings.stop_seconds,
@@ -76,9 +82,8 @@ async def _serve(settings: CoordinatorSettings, path: Path) -> None:
     await runner.setup()
     try:
         port = await _listen(runner, settings)
-        fleet_file.write(
-            path, FleetFile(host=settings.host, port=port, token=token, pid=os.getpid())
-        )
+        host = _LOOPBACK.get(settings.host, settings.host)
+        fleet_file.write(path, FleetFile(host=host, port=port, token=token, pid=os.getpid()))
         log.info("listening on %s:%d; fleet file %s", settings.host, port, path)
         jobs = asyncio.ensure_future(board.run())
         await asyncio.wait({jobs, ended}, return_when=asyncio.FIRST_COMPLETED)

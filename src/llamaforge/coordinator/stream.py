@@ -40,6 +40,11 @@ class JobStream:
         self._more.set()
         self._more = asyncio.Event()
 
+    def remove(self) -> None:
+        """Deletes the file; readers that have it open read on."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
     async def read(self, position: int, beat: float) -> AsyncIterator[bytes]:
         """The stream's lines from `position` on, as they come, until it has ended.
 

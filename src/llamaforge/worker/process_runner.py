@@ -79,6 +79,7 @@ class ProcessRunner:
     ) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
+            "-u",  # its last words reach the log even when it is killed
             *self._rank,
             "--assignment",
             str(assignment),
