@@ -195,9 +195,9 @@ def test_a_private_fleet_is_private_and_leaves_nothing(
 def test_a_worker_that_does_not_start_is_shown(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LLAMAFORGE_STOP_SECONDS", "soon")
-    with pytest.raises(UserError, match="LLAMAFORGE_STOP_SECONDS is 'soon'"):
-        EmbeddedFleet(registered=False, cache_dir=shell.root / "cache").__enter__()
+    monkeypatch.setenv("MASTER_PORT", "of this machine's own worker")  # not for these
+    with pytest.raises(UserError, match="--ranks is 5000"):
+        EmbeddedFleet(registered=False, ranks=5000, cache_dir=shell.root / "cache").__enter__()
 
 
 def test_workers_that_take_too_long_are_shown(shell: Shell) -> None:

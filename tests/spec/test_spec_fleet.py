@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from llamaforge.errors import SpecError
@@ -80,3 +83,20 @@ def test_the_coordinator_listens_on_loopback_unless_told() -> None:
 def test_every_setting_has_a_variable_of_its_own(kind: type[WorkerSettings]) -> None:
     names = list(variables(kind).values())
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "heading"), [(WorkerSettings, "Worker"), (CoordinatorSettings, "Coordinator")]
+)
+def test_every_setting_is_documented_in_order(kind: type[WorkerSettings], heading: str) -> None:
+    """docs/FLEET.md lists variable, default and meaning of each, in the order of the code."""
+    page = (Path(__file__).parents[2] / "docs" / "FLEET.md").read_text()
+    table = page.split(f"### {heading}\n")[1].split("\n#")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if "`" in line]
+    assert [row[0].strip("`") for row in rows] == list(variables(kind).values())
+    fields = msgspec.structs.fields(kind)
+    for field, (_, default, text) in zip(fields, rows, strict=True):
+        if field.default not in (None, msgspec.NODEFAULT):
+            assert default == f"`{field.default}`", field.name
+        meanings = [meta.description for meta in field.type.__metadata__ if meta.extra]
+        assert text in meanings, field.name

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from llamaforge.errors import FleetError, LlamaForgeError, UserError
+from llamaforge.spec.fleet import CoordinatorSettings, WorkerSettings, variables
 from llamaforge.worker.tether import tether
 
 LAST_LINES = 10
@@ -33,6 +36,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                env=_environment(os.environ),
                 start_new_session=True,
                 preexec_fn=tether() if tethered else None,  # noqa: PLW1509 - it only makes a call
             )
@@ -82,3 +86,10 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Without variables that set up this machine's own worker or coordinator: options say all."""
+    settings = {*variables(WorkerSettings).values(), *variables(CoordinatorSettings).values()}
+    settings -= {"HF_HOME"}  # not only ours
+    return {name: value for name, value in inherited.items() if name not in settings}
