@@ -19,7 +19,17 @@ if find_spec("llamaforge") is None:  # run from a checkout, perhaps through a sy
     sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
 from llamaforge.cli.options import parse
+from llamaforge.spec.job import JobSpec
 from llamaforge.train import classic
 
+
+def read_spec() -> JobSpec:
+    """What was asked for on the command line, with whole paths."""
+    spec = parse(sys.argv[1:], prog="distributed_train.py")
+    from llamaforge.cli.launch import with_whole_paths  # slow to import; mistakes come first
+
+    return with_whole_paths(spec)
+
+
 if __name__ == "__main__":
-    sys.exit(classic.main(lambda: parse(sys.argv[1:], prog="distributed_train.py")))
+    sys.exit(classic.main(read_spec))

@@ -185,7 +185,7 @@ def test_the_worker_joins_gets_everything_from_rank_0_and_trains_its_share(
     assert site.shares("first")["pi"] > 0
     assert site.proof("first")["rows_trained"] == 32
     assert (site.root / "runs" / "first" / "adapter_model.safetensors").is_file()
-    assert list((worker.home / "cache" / "blobs").glob("*/*"))
+    assert list((worker.home / "cache" / "blobs").rglob("*"))
     assert not list((worker.home / "state" / "classic").iterdir())
 
 

@@ -49,6 +49,7 @@ def test_metrics_events_job_proof_and_picture_are_in_the_folder(
     keeper.metric(step(1))
     keeper.note("guarantee", "same numbers", promise="same numbers")
     keeper.finish({"steps": 1, "weights_sha256": "ab"})
+    keeper.close()
     folder = tmp_path / "runs" / "x"
     assert lines_of(folder / "metrics.jsonl") == [step(1)]
     (event,) = lines_of(folder / "events.jsonl")

@@ -100,7 +100,7 @@ def _take_part(here: Here, exchange: Exchange, spec: JobSpec | None, leave: Leav
     _refuse_restarts(launch)
     mine = hello(launch, here.node_name, os.environ, cores=here.cores, address=here.address)
     team = gather(exchange, mine, os.environ)
-    store = BlobStore(here.cache)
+    store = BlobStore(here.cache / "blobs")
     prepared = None
     if spec is not None:
         prepared = _prepare(spec, store, here, team)

@@ -5,56 +5,51 @@ In a fleet the coordinator does this; under plain torchrun rank 0 is all there i
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from llamaforge.monitor import metrics, plot
-from llamaforge.monitor.events import Events
-from llamaforge.monitor.metrics import Metrics
+from llamaforge.monitor.folder import JobFolder
 from llamaforge.spec.job import Job
 
 _TOLD_EVERY = 2.0  # seconds between two lines of progress
 
 
 class FolderReporter:
-    """The reporter of rank 0: job.yaml, metrics.jsonl, events.jsonl, proof.json, loss.svg.
+    """The reporter of rank 0.
 
     Args:
-        folder: the job's folder; made when missing.
+        path: the job's folder; made when missing.
         job: the job.
         resumed: the step that training continues after; None when it starts anew.
         tell: takes lines for a person.
         clock: seconds, monotonic.
+
+    Raises:
+        OSError: the folder can't be written.
+        LlamaForgeError: see `JobFolder`.
     """
 
     def __init__(
         self,
-        folder: Path,
+        path: Path,
         job: Job,
         *,
         resumed: int | None,
         tell: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder = folder
-        self._job = job
+        self._folder = JobFolder(path, job, resumed=resumed)
+        self._total = job.total_steps
         self._tell = tell
         self._clock = clock
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "job.yaml", msgspec.yaml.encode(job))
-        self._metrics = Metrics(folder / "metrics.jsonl", after=resumed)
-        self._events = Events(folder / "events.jsonl")
         self._first = resumed or 0
         self._began = self._told = clock()
 
     def metric(self, line: dict[str, Any]) -> None:
         """Keeps one line of metrics; tells the first step, the last, and some between."""
-        self._metrics.append(line)
+        self._folder.metric(line)
         if "heldout_loss" in line:
             self._tell(f"step {line['step']}: held-out loss {line['heldout_loss']:.4f}")
         elif self._is_due(line["step"]):
@@ -63,7 +58,7 @@ class FolderReporter:
 
     def note(self, kind: str, text: str, **fields: Any) -> None:
         """Keeps one event and tells it."""
-        self._events.add(kind, text, **fields)
+        self._folder.event(kind, text, **fields)
         self._tell(text)
 
     def checkpoint(self, step: int, path: Path) -> None:
@@ -71,22 +66,19 @@ class FolderReporter:
 
     def finish(self, proof: dict[str, Any]) -> None:
         """Writes the proof and draws the loss."""
-        _write(self._folder / "proof.json", msgspec.json.format(msgspec.json.encode(proof)))
-        self.close()
-        lines = metrics.read(self._folder / "metrics.jsonl")
-        plot.draw(lines, self._folder / "loss.svg", title=self._job.id)
+        self._folder.proof(proof)
+        self._folder.draw()
 
     def close(self) -> None:
         """Makes what was said durable."""
-        self._metrics.close()
-        self._events.close()
+        self._folder.close()
 
     def _is_due(self, step: int) -> bool:
-        edge = step in (self._first + 1, self._job.total_steps)
+        edge = step in (self._first + 1, self._total)
         return edge or self._clock() - self._told >= _TOLD_EVERY
 
     def _progress(self, line: dict[str, Any]) -> str:
-        step, total = line["step"], self._job.total_steps
+        step, total = line["step"], self._total
         loss = "no trained token" if line["loss"] is None else f"loss {line['loss']:.4f}"
         left = (self._clock() - self._began) / (step - self._first) * (total - step)
         shares = " ".join(f"{node}:{count}" for node, count in line["shares"].items())
@@ -94,13 +86,3 @@ class FolderReporter:
             f"step {step}/{total}  {loss}  {line['tokens_per_second']:.0f} tok/s  "
             f"slices {shares}  {left:.0f} s left"
         )
-
-
-def _write(target: Path, data: bytes) -> None:
-    """Replaces a small file as a whole."""
-    aside = target.with_name(f"{target.name}.new")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(target)
