@@ -121,3 +121,13 @@ def test_a_folder_that_can_not_be_made_is_the_users_business(tmp_path: Path) -> 
     with pytest.raises(UserError, match="can't be written") as error:
         JobFolder(submission(tmp_path))
     assert "--output-dir" in error.value.hint
+
+
+async def test_the_picture_is_drawn_by_another_process(tmp_path: Path) -> None:
+    folder = JobFolder(submission(tmp_path))
+    folder.metric({"step": 1, "loss": 2.0, "lr": 1e-3})
+    folder.close()
+    assert await folder.draw_aside() == ""
+    assert "<svg" in (folder.path / "loss.svg").read_text()
+    (folder.path / "metrics.jsonl").write_text("broken\n\n")
+    assert "not a JSON object" in await folder.draw_aside()

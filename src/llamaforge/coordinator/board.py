@@ -153,6 +153,8 @@ class Board:
             outcome = await self._stopped_or_ready(record)
             if outcome is None:
                 outcome = await self._generation(record, number)
+        if number:
+            await record.draw()
         record.end(outcome)
 
     async def _stopped_or_ready(self, record: JobRecord) -> Outcome | None:

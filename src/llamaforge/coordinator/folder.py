@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import msgspec
-import yaml
 
 from llamaforge.bundle import checkpoints
 from llamaforge.errors import IntegrityError, UserError
-from llamaforge.monitor.events import Events
-from llamaforge.monitor.metrics import Metrics
-from llamaforge.spec.job import Job
+from llamaforge.monitor import folder as monitor_folder
 from llamaforge.wire.api import Submission
 
-JOB_FILE = "job.yaml"
-PROOF_FILE = "proof.json"
+DRAW_SECONDS = 60.0
+"""How long a picture may take."""
 
 
-class JobFolder:
-    """Writes one job's folder and its checkpoints.
+class JobFolder(monitor_folder.JobFolder):
+    """A job's folder on the coordinator: what the job says, and the files that arrive.
 
     Args:
         submission: the job and where its files go.
@@ -34,35 +29,45 @@ class JobFolder:
     """
 
     def __init__(self, submission: Submission) -> None:
-        self.path = Path(submission.output_dir)
         self.checkpoints = Path(submission.checkpoint_dir)
         self._incoming = ("", Path())
         """The checkpoint that arrives now and its partial folder."""
         self._keep = submission.job.spec.keep_last
+        path = Path(submission.output_dir)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            super().__init__(path, submission.job, resumed=submission.resume_step)
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path / JOB_FILE, _as_yaml(submission.job))
-            self._metrics = Metrics(self.path / "metrics.jsonl", after=submission.resume_step)
-            self._events = Events(self.path / "events.jsonl")
         except OSError as why:
             raise UserError(
-                f"the job's folder {self.path} can't be written: {why}",
+                f"the job's folder {path} can't be written: {why}",
                 hint="choose another one with --output-dir",
             ) from why
 
-    def metric(self, line: dict[str, Any]) -> None:
-        """Adds a line to metrics.jsonl."""
-        self._metrics.append(line)
+    async def draw_aside(self) -> str:
+        """Draws the picture in a process of its own: matplotlib would stay in this one's memory.
 
-    def event(self, kind: str, text: str, **fields: Any) -> None:
-        """Adds a line to events.jsonl."""
-        self._events.add(kind, text, **fields)
-
-    def proof(self, proof: dict[str, Any]) -> None:
-        """Writes proof.json, unless the artifacts brought one."""
-        if not (self.path / PROOF_FILE).exists():
-            write_whole(self.path / PROOF_FILE, msgspec.json.format(msgspec.json.encode(proof)))
+        Returns:
+            What went wrong; empty when the picture stands.
+        """
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "llamaforge.monitor.plot",
+            str(self.path),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            _, said = await asyncio.wait_for(child.communicate(), DRAW_SECONDS)
+        except asyncio.TimeoutError:
+            child.kill()
+            await child.wait()
+            return f"not drawn within {DRAW_SECONDS:.0f} s"
+        lines = said.decode(errors="replace").strip().splitlines()
+        return (
+            "" if child.returncode == 0 else (lines or ["exit code " + str(child.returncode)])[-1]
+        )
 
     def begin_checkpoint(self, name: str) -> None:
         """Makes room for a checkpoint that is about to arrive.
@@ -94,11 +99,6 @@ class JobFolder:
     async def artifact(self, relative: str, size: int, stream: AsyncIterator[bytes]) -> None:
         """Takes one artifact: readers see the old file or the whole new one."""
         await receive_file(self.path, relative, size, stream)
-
-    def close(self) -> None:
-        """Makes metrics and events durable."""
-        self._metrics.close()
-        self._events.close()
 
 
 async def receive_file(root: Path, relative: str, size: int, stream: AsyncIterator[bytes]) -> None:
@@ -144,17 +144,3 @@ def inside(root: Path, relative: str) -> Path:
     if not target.parent.resolve().is_relative_to(root.resolve()):
         raise IntegrityError(f"path {relative!r} leaves the folder")
     return target
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a small file so that readers see the old one or the whole new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        os.fchmod(file.fileno(), 0o644)
-    Path(name).rename(path)
-
-
-def _as_yaml(job: Job) -> bytes:
-    text = yaml.safe_dump(msgspec.to_builtins(job), sort_keys=False, allow_unicode=True)
-    return str(text).encode()

@@ -80,6 +80,12 @@ class JobRecord:
             text = "further output of the ranks is only in their workers' logs"
             self.stream.add(LogLine(node=node, rank=message.rank, text=text))
 
+    async def draw(self) -> None:
+        """Draws the loss; a job does not fail for want of a picture."""
+        trouble = await self.folder.draw_aside()
+        if trouble:
+            self.note("plot", f"loss.svg could not be drawn: {trouble}")
+
     def end(self, outcome: Outcome) -> None:
         """Closes the folder and the stream."""
         assert outcome.state is not None

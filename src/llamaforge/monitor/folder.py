@@ -14,17 +14,15 @@ from typing import Any
 import msgspec
 import yaml
 
-from llamaforge.monitor import metrics, plot
+from llamaforge.monitor import plot
 from llamaforge.monitor.events import Events
 from llamaforge.monitor.metrics import Metrics
 from llamaforge.monitor.tensorboard import TensorBoard
 from llamaforge.spec.job import Job
 
 JOB = "job.yaml"
-METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 PROOF = "proof.json"
-PICTURE = "loss.svg"
 TENSORBOARD = "tensorboard"
 
 
@@ -44,11 +42,10 @@ class JobFolder:
 
     def __init__(self, path: Path, job: Job, *, resumed: int | None) -> None:
         self.path = path
-        self._title = job.id
         path.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(msgspec.to_builtins(job), sort_keys=False, allow_unicode=True)
         write_whole(path / JOB, text.encode())
-        self._metrics = Metrics(path / METRICS, after=resumed)
+        self._metrics = Metrics(path / plot.METRICS, after=resumed)
         self._events = Events(path / EVENTS)
         self._board = (
             TensorBoard(path / TENSORBOARD, after=resumed) if job.spec.tensorboard else None
@@ -70,7 +67,7 @@ class JobFolder:
 
     def draw(self) -> None:
         """Draws loss.svg; takes a second or two."""
-        plot.draw(metrics.read(self.path / METRICS), self.path / PICTURE, title=self._title)
+        plot.draw_folder(self.path)
 
     def close(self) -> None:
         """Makes metrics and events durable."""

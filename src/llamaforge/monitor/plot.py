@@ -1,14 +1,18 @@
 """The picture of a job: training loss, held-out loss, and the learning rate small below.
 
+    python -m llamaforge.monitor.plot runs/JOB     # draws runs/JOB/loss.svg anew
+
 matplotlib takes a second to import, so only drawing imports it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llamaforge.monitor import metrics
 from llamaforge.monitor.metrics import evaluations, steps
 
 if TYPE_CHECKING:
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 
     from llamaforge.monitor.lines import Line
 
+METRICS = "metrics.jsonl"
+PICTURE = "loss.svg"
 _RAW, _SMOOTH, _HELDOUT, _FAINT = "#9ecae1", "#08519c", "#d94801", "#737373"
 _STYLE: Any = {
     "svg.hashsalt": "llamaforge",
@@ -51,6 +57,13 @@ def draw(lines: list[Line], target: Path, *, title: str = "") -> None:
         figure.suptitle(title, x=0.02, ha="left", weight="bold")
         metadata = {"Date": None} if target.suffix == ".svg" else {}
         figure.savefig(target, dpi=150, metadata=metadata)
+
+
+def draw_folder(folder: Path) -> Path:
+    """Draws a job's folder from its metrics.jsonl, and returns the picture's path."""
+    target = folder / PICTURE
+    draw(metrics.read(folder / METRICS), target, title=folder.resolve().name)
+    return target
 
 
 def smooth(values: Sequence[float], span: float) -> list[float]:
@@ -128,3 +141,7 @@ def _draw_rate(axes: Axes, lines: list[Line]) -> None:
     axes.set_ylabel("learning rate", fontsize=8)
     axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+
+
+if __name__ == "__main__":
+    print(draw_folder(Path(sys.argv[1])))

@@ -96,6 +96,7 @@ class Run:
         self.cursor = rig.state.cursor
         self.speeds = shares.Speeds(group.world_size)
         self.saver = Saver(job, folders.checkpoints, reporter)
+        self.generation = place.generation
         self.nodes: list[str] = []
         self.promise: Guarantee | None = None
         self._heldout: float | None = None
@@ -110,13 +111,15 @@ class Run:
             rig.state.read(self.folders.resume)
             self.cursor = rig.state.cursor
             rig.publish()
+            last = max(past["generation"] for past in self.cursor.generations)
+            self.generation = max(place.generation, last + 1)
             text = f"continues after step {self.cursor.step} of {self.job.total_steps}"
             self.reporter.note("resume", text, step=self.cursor.step)
         rig.feed.ahead(rig.planner.upcoming(self.cursor.step))
         self.nodes = roster.nodes(self.group, place.node)
         self.cursor.generations.append(
             {
-                "generation": place.generation,
+                "generation": self.generation,
                 "first_step": self.cursor.step + 1,
                 "ranks": dict(Counter(self.nodes)),
                 "started": round(time.time(), 3),
@@ -212,7 +215,7 @@ class Run:
         self.cursor.commit(
             work.rows,
             tokens=result.tokens,
-            generation=self.place.generation,
+            generation=self.generation,
             what=f"{result.loss_fixed} {result.trained} {result.norm!r} {rate!r}",
         )
         return rate
@@ -259,7 +262,7 @@ class Run:
                 "shares": dict(by_node),
                 "redone": result.redone,
                 "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                "generation": self.place.generation,
+                "generation": self.generation,
                 "chain": self.cursor.chain,
             }
         )
