@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +114,20 @@ async def test_node_rank_0_is_torchruns_own(said: pytest.LogCaptureFixture) -> N
     with pytest.raises(asyncio.TimeoutError):  # it must not return: that would end the worker
         await asyncio.wait_for(watch(settings, BusyLock(), LOG), 0.05)
     assert "NODE_RANK is 0" in said.text
+
+
+async def test_files_of_a_worker_that_was_killed_are_cleared(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    stale = tmp_path / "classic" / "job-old"
+    stale.mkdir(parents=True)
+    settings = WorkerSettings(
+        name="a",
+        state_dir=str(tmp_path),
+        cache_dir=str(tmp_path),
+        master_addr="127.0.0.1",
+        master_port=unused_tcp_port,
+    )
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(watch(settings, BusyLock(), LOG), 0.05)
+    assert not stale.exists()

@@ -63,10 +63,16 @@ async def watch(settings: WorkerSettings, busy: BusyLock, log: logging.Logger) -
     if settings.node_rank == 0:
         log.info("classic: NODE_RANK is 0, which is torchrun's own node; nothing to wait for")
         await asyncio.Event().wait()
+    shutil.rmtree(_folder(settings), ignore_errors=True)  # of a worker that was killed
     watcher = Watcher(_look_with(settings), Visit(settings, log), busy, log)
     while True:
         seen = await watcher.step()
         await asyncio.sleep(POLITE_INTERVAL if seen is Kind.FOREIGN else INTERVAL)
+
+
+def _folder(settings: WorkerSettings) -> Path:
+    """Where the files of running attempts are."""
+    return Path(settings.state_dir) / "classic"
 
 
 def _look_with(settings: WorkerSettings) -> Look:
@@ -142,7 +148,7 @@ class Visit:
 
     async def __call__(self) -> None:
         """From the claim to the end of the torchrun agent; says how it went."""
-        parent = Path(self._settings.state_dir) / "classic"
+        parent = _folder(self._settings)
         try:
             parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix="job-", dir=parent))
