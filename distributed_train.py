@@ -20,7 +20,7 @@ if find_spec("llamaforge") is None:  # run from a checkout, perhaps through a sy
 
 from llamaforge.cli.options import parse
 from llamaforge.spec.job import JobSpec
-from llamaforge.train import classic
+from llamaforge.train.classic import entry
 
 
 def read_spec() -> JobSpec:
@@ -32,4 +32,4 @@ def read_spec() -> JobSpec:
 
 
 if __name__ == "__main__":
-    sys.exit(classic.main(read_spec))
+    sys.exit(entry.main(read_spec))

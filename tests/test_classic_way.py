@@ -107,7 +107,7 @@ class Site:
 
     def options(self, name: str, *more: str) -> list[str]:
         options = [f"--model={self.model}", f"--dataset={self.rows}", "--epochs=1"]
-        options += ["--batch-size=2", "--slice-tokens=16", "--max-steps=8", "--heldout=0.1"]
+        options += ["--batch-size=2", "--max-steps=8", "--heldout=0.1"]
         options += [f"--name={name}", f"--checkpoint-dir={self.root / 'checkpoints' / name}"]
         return [*options, *more]
 

@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 from jobs import make_job
 from llamaforge.errors import ModelError, SpecError
 from llamaforge.train import attention, model
+from llamaforge.train.exact.layout import Layout
 from llamaforge.train.isolation import rows_stay_apart
-from llamaforge.train.layout import Layout
+from llamaforge.train.rows.tokens import Tokens
 from llamaforge.train.slice_pass import SlicePass
-from llamaforge.train.tokens import Tokens
 from models import make_model
 
 KINDS = ["llama", "llama3", "qwen2", "qwen3", "mistral"]

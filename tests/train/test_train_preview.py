@@ -11,7 +11,7 @@ from llamaforge.data.rows import Chat, Completion, Turn, encode
 from llamaforge.data.scan import Drop, ScanReport
 from llamaforge.spec.job import Job, JobSpec
 from llamaforge.train.preview import Preview, Trouble, main, segments
-from llamaforge.train.tokens import Encoder
+from llamaforge.train.rows.tokens import Encoder
 
 ROWS = 10
 

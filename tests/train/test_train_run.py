@@ -19,12 +19,12 @@ from llamaforge.data.store import Rows
 from llamaforge.spec.job import Job
 from llamaforge.spec.schedule import learning_rate
 from llamaforge.spec.slices import Order
-from llamaforge.train import fixed
 from llamaforge.train.diagnose import NotFinite
+from llamaforge.train.exact import fixed
 from llamaforge.train.group import Group
 from llamaforge.train.place import Folders, Place
+from llamaforge.train.rows.tokens import Encoder
 from llamaforge.train.run import Outcome, train
-from llamaforge.train.tokens import Encoder
 from models import make_model
 from ranks import lay_out
 

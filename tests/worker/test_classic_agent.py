@@ -55,7 +55,7 @@ def test_the_command_is_torchrun_with_this_nodes_place() -> None:
         "--local_addr=10.0.0.7",
     ):
         assert word in argv
-    assert argv[argv.index("llamaforge.train.peer") + 1 :] == [
+    assert argv[argv.index("llamaforge.train.classic.peer") + 1 :] == [
         *("--name", "pi", "--cache-dir", "/cache", "--folder", "/state/job")
     ]
 
@@ -67,7 +67,7 @@ def test_cores_and_address_are_handed_on_where_they_are_set() -> None:
 
 def test_torchrun_leaves_the_ranks_arguments_to_the_rank() -> None:
     parsed = get_args_parser().parse_args(command(SETTINGS, SEAT)[3:])
-    assert parsed.training_script == "llamaforge.train.peer"
+    assert parsed.training_script == "llamaforge.train.classic.peer"
     assert parsed.training_script_args[:2] == ["--name", "pi"]
     assert (parsed.node_rank, parsed.nnodes, parsed.module) == (2, "3", True)
 

@@ -33,6 +33,7 @@ TRAINING: dict[str, Any] = {
     "learning_rate": 2e-3,
     "batch_size": 16,
     "epochs": 3,
+    "slices": 4,
 }
 """What the demo trains with, beside its data."""
 

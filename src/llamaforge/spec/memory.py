@@ -48,7 +48,7 @@ RUNTIME = 420_000_000
 the rest for tokenizer, allocator and threads."""
 
 WAITING = 1 << 30
-"""Bytes at most that the engine keeps of slices without a scale (`train.fixed`)."""
+"""Bytes at most that the engine keeps of slices without a scale (`train.exact.fixed`)."""
 
 _BYTES = {"bf16": 2, "fp32": 4}
 _NAMES = {

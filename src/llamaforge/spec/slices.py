@@ -49,7 +49,7 @@ class Order:
         return self._permutation[1]
 
 
-LEAST_TOKENS = 128
+LEAST_TOKENS = 32
 """A slice's budget never falls below this: smaller ones cost more in overhead than they share."""
 
 

@@ -25,7 +25,7 @@ import msgspec
 
 from llamaforge.errors import DataError, LlamaForgeError, UserError
 from llamaforge.spec.job import Job
-from llamaforge.train import threads
+from llamaforge.train.exact import threads
 
 BATCH = 32
 """Rows answered together."""
@@ -59,8 +59,8 @@ class Model:
 
     def __init__(self, folder: Path, job: Job, *, max_tokens: int, temperature: float) -> None:
         from llamaforge.bundle.models import find_model
-        from llamaforge.train.tokenizer import load_tokenizer
-        from llamaforge.train.tokens import Encoder
+        from llamaforge.train.rows.tokenizer import load_tokenizer
+        from llamaforge.train.rows.tokens import Encoder
 
         spec = job.spec
         self.encoder = Encoder(

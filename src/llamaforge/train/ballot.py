@@ -26,7 +26,7 @@ class Ballot:
     stop: bool = False
     """This rank was told to leave at the next step boundary."""
     kept_all: bool = True
-    """False when slices without a scale did not fit into memory (see `train.fixed`)."""
+    """False when slices without a scale did not fit into memory (see `train.exact.fixed`)."""
     loss: int = 0
     """Sum of its slices' losses in units of 2^-24."""
     trained: int = 0

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 from llamaforge.errors import LlamaForgeError
-from llamaforge.train.layout import Layout
+from llamaforge.train.exact.layout import Layout
+from llamaforge.train.rows.tokens import Tokens
 from llamaforge.train.slice_pass import SlicePass
 from llamaforge.train.step import Slice
-from llamaforge.train.tokens import Tokens
 
 
 class NotFinite(LlamaForgeError):

@@ -8,8 +8,8 @@ import time
 from llamaforge.spec import shares
 from llamaforge.train import ballot as ballots
 from llamaforge.train.ballot import Ballot
-from llamaforge.train.feed import Feed
 from llamaforge.train.group import Group
+from llamaforge.train.rows.feed import Feed
 from llamaforge.train.slice_pass import LOSS_BITS, SlicePass
 from llamaforge.train.work import slices_of
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from llamaforge.train.rows.tokens import Tokens
 from llamaforge.train.slice_pass import SlicePass
-from llamaforge.train.tokens import Tokens
 
 _LENGTH = 24
 

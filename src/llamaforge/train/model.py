@@ -6,6 +6,7 @@ and weights are read from safetensors only.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def make_trainable(model: PreTrainedModel, spec: JobSpec) -> torch.nn.Module:
         SpecError: `lora_targets` names no module of this model.
     """
     if spec.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        with warnings.catch_warnings():  # the new name is not in every 5.x
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable({"use_reentrant": False})
     if spec.method == "full":
         model.requires_grad_(True)
         return model
@@ -82,7 +85,9 @@ def make_trainable(model: PreTrainedModel, spec: JobSpec) -> torch.nn.Module:
     )
     torch.manual_seed(spec.seed)
     try:
-        return get_peft_model(model, config, autocast_adapter_dtype=False)
+        with warnings.catch_warnings():  # peft asks transformers by a name that is going away
+            warnings.simplefilter("ignore", FutureWarning)
+            return get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
         linear = {name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
         known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))

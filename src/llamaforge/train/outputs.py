@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from llamaforge.spec.job import JobSpec
-from llamaforge.train.layout import Layout
+from llamaforge.train.exact.layout import Layout
 from llamaforge.train.model import DTYPES
 
 FULL = "model"

@@ -25,10 +25,10 @@ from llamaforge.data.store import Rows
 from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.spec.job import Job
 from llamaforge.spec.slices import Order, budget, pack
-from llamaforge.train.feed import Feed
-from llamaforge.train.lint import LintReport, of_feed
-from llamaforge.train.tokenizer import load_encoder
-from llamaforge.train.tokens import Encoder, Tokens
+from llamaforge.train.rows.feed import Feed
+from llamaforge.train.rows.lint import LintReport, of_feed
+from llamaforge.train.rows.tokenizer import load_encoder
+from llamaforge.train.rows.tokens import Encoder, Tokens
 
 STEPS = 3
 """First steps whose slices are shown."""

@@ -9,7 +9,7 @@ import torch
 
 from llamaforge import __version__
 from llamaforge.spec.job import Job
-from llamaforge.train.guarantee import Guarantee
+from llamaforge.train.exact.guarantee import Guarantee
 from llamaforge.train.state import State
 
 

@@ -20,7 +20,7 @@ import msgspec
 
 from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.spec.ranks import Assignment, Failed, Finished, StoreReady
-from llamaforge.train import threads
+from llamaforge.train.exact import threads
 
 RENDEZVOUS_SECONDS = 300.0
 """How long a rank waits for rank 0's store; the nodes may still be fetching the model."""

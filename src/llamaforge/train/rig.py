@@ -10,19 +10,20 @@ import torch
 
 from llamaforge.data.store import Rows
 from llamaforge.spec.job import Job
-from llamaforge.train import digest, isolation, model
-from llamaforge.train.adamw import AdamW
+from llamaforge.train import isolation, model
 from llamaforge.train.diagnose import Diagnosis
 from llamaforge.train.evaluate import HeldOut
-from llamaforge.train.feed import Feed
+from llamaforge.train.exact import digest
+from llamaforge.train.exact.adamw import AdamW
+from llamaforge.train.exact.layout import Layout
 from llamaforge.train.group import Group
-from llamaforge.train.layout import Layout
 from llamaforge.train.place import Folders
+from llamaforge.train.rows.feed import Feed
+from llamaforge.train.rows.tokenizer import job_cache_key, load_encoder
+from llamaforge.train.rows.tokens import Encoder
 from llamaforge.train.slice_pass import SlicePass
 from llamaforge.train.state import State
 from llamaforge.train.step import StepRunner
-from llamaforge.train.tokenizer import job_cache_key, load_encoder
-from llamaforge.train.tokens import Encoder
 from llamaforge.train.work import Planner
 
 

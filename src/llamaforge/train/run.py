@@ -15,15 +15,17 @@ from llamaforge.errors import IntegrityError
 from llamaforge.spec import shares
 from llamaforge.spec.job import Job
 from llamaforge.spec.schedule import learning_rate
-from llamaforge.train import digest, guarantee, lint, outputs, roster, samples, threads
-from llamaforge.train.adamw import clipping
+from llamaforge.train import outputs, roster, samples
 from llamaforge.train.ballot import Ballot
+from llamaforge.train.exact import digest, guarantee, threads
+from llamaforge.train.exact.adamw import clipping
+from llamaforge.train.exact.guarantee import Guarantee
 from llamaforge.train.group import Group
-from llamaforge.train.guarantee import Guarantee
 from llamaforge.train.place import Folders, Place
 from llamaforge.train.proof import make_proof
 from llamaforge.train.report import Reporter
 from llamaforge.train.rig import Rig, assemble
+from llamaforge.train.rows import lint
 from llamaforge.train.saving import Saver
 from llamaforge.train.step import StepSum
 from llamaforge.train.work import Work

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from llamaforge.data.rows import Turn
-from llamaforge.train.tokens import Encoder
+from llamaforge.train.rows.tokens import Encoder
 
 
 @torch.no_grad()

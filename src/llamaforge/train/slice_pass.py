@@ -15,8 +15,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from llamaforge.train import attention
-from llamaforge.train.layout import Layout
-from llamaforge.train.tokens import Tokens
+from llamaforge.train.exact.layout import Layout
+from llamaforge.train.rows.tokens import Tokens
 
 LOSS_BITS = 24
 """Losses are added across slices as integers too, in units of 2^-24."""

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from llamaforge.errors import IntegrityError
 from llamaforge.spec import chain
 from llamaforge.spec.job import Job
-from llamaforge.train import digest
-from llamaforge.train.adamw import AdamW
-from llamaforge.train.layout import Layout
+from llamaforge.train.exact import digest
+from llamaforge.train.exact.adamw import AdamW
+from llamaforge.train.exact.layout import Layout
 
 WEIGHTS = "trained.safetensors"
 OPTIMIZER = "optimizer.safetensors"

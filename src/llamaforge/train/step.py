@@ -16,11 +16,11 @@ import torch
 from llamaforge.errors import LlamaForgeError
 from llamaforge.train import ballot as ballots
 from llamaforge.train.ballot import Ballot
-from llamaforge.train.fixed import SliceSum, exponents, overflows, squared_norm
+from llamaforge.train.exact.fixed import SliceSum, exponents, overflows, squared_norm
+from llamaforge.train.exact.layout import Layout
 from llamaforge.train.group import Group
-from llamaforge.train.layout import Layout
+from llamaforge.train.rows.tokens import Tokens
 from llamaforge.train.slice_pass import LOSS_BITS, SlicePass
-from llamaforge.train.tokens import Tokens
 
 _MOST_ATTEMPTS = 3
 

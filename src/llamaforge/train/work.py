@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from llamaforge.spec.job import Job
 from llamaforge.spec.slices import Order, budget, pack
-from llamaforge.train.feed import Feed
+from llamaforge.train.rows.feed import Feed
+from llamaforge.train.rows.tokens import Tokens
 from llamaforge.train.step import Slice
-from llamaforge.train.tokens import Tokens
 
 
 @dataclass(frozen=True)

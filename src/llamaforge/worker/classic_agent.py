@@ -53,7 +53,7 @@ def command(settings: WorkerSettings, seat: Seat) -> list[str]:
         f"--nproc_per_node={settings.nproc_per_node}",
         *(f"--master_addr={seat.store_address}", f"--master_port={seat.store_port}"),
         f"--local_addr={seat.local_address}",
-        *("-m", "llamaforge.train.peer"),
+        *("-m", "llamaforge.train.classic.peer"),
         *("--name", settings.name, "--cache-dir", settings.cache_dir),
         *("--folder", str(seat.folder)),
         *(("--cores", str(settings.cores)) if settings.cores else ()),

@@ -1,0 +1,1 @@
+"""A job under plain torchrun: meeting, shipping, training on rank 0's side and the worker's."""

@@ -1,0 +1,56 @@
+"""Which promise a job runs under: measured with a canary slice, never inferred from names."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+
+from llamaforge.train.exact import digest
+from llamaforge.train.group import Group
+from llamaforge.train.rows.tokens import Tokens
+from llamaforge.train.slice_pass import SlicePass
+
+
+class Promise(str, Enum):
+    """What holds whatever joins, dies or restarts."""
+
+    SAME_NUMBERS = "same numbers"
+    """The final state has the same SHA-256 as an undisturbed run on one machine."""
+    SAME_ROWS = "same rows"
+    """Every row once per epoch in the same order, with the same schedule."""
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """The promise and the reason for it."""
+
+    promise: Promise
+    why: str
+
+
+def measure(
+    group: Group, passes: SlicePass, rows: Sequence[Tokens], nodes: Sequence[str]
+) -> Guarantee:
+    """Every rank computes the same slice; equal digests mean equal kernels.
+
+    Args:
+        group: the ranks.
+        passes: how a slice goes through the model.
+        rows: the canary slice, the same on every rank.
+        nodes: node name of each rank, for the reason.
+    """
+    passes.train(rows, seed=(0, -1, -1))
+    mine = digest.of_vector(passes.gradient)
+    seen = group.gather(torch.tensor(struct.unpack("<4q", mine), dtype=torch.int64)).tolist()
+    odd = [rank for rank, other in enumerate(seen) if other != seen[0]]
+    if not odd:
+        who = "one rank computes everything" if len(seen) == 1 else f"all {len(seen)} ranks agree"
+        return Guarantee(Promise.SAME_NUMBERS, f"{who} on a canary slice ({mine.hex()[:12]})")
+    names = ", ".join(f"rank {rank} on {nodes[rank]}" for rank in odd)
+    return Guarantee(
+        Promise.SAME_ROWS, f"{names} computed the canary slice to other bits than {nodes[0]}"
+    )

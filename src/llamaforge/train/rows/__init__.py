@@ -1,0 +1,1 @@
+"""Rows made into tokens: templates, masks, the cache on disk, and the lint."""
