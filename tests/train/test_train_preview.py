@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import tiny_tokenizers as tiny
 
+import tiny_tokenizers as tiny
 from llamaforge.data.rows import Chat, Completion, Turn, encode
 from llamaforge.data.scan import Drop, ScanReport
 from llamaforge.spec.job import Job, JobSpec
