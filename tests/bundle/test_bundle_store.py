@@ -123,8 +123,24 @@ def test_an_interrupted_transfer_leaves_nothing(store: BlobStore) -> None:
 
 
 def test_a_digest_that_climbs_out_is_refused(store: BlobStore) -> None:
-    with pytest.raises(IntegrityError, match="not a SHA-256"):
-        store.receive("../../etc/passwd", 1)
+    for ask in (store.path, store.blob, lambda name: store.receive(name, 1)):
+        with pytest.raises(IntegrityError, match="not a SHA-256"):
+            ask("../../etc/passwd")
+    assert not store.has("../../etc/passwd")
+
+
+def test_a_full_disk_leaves_nothing(store: BlobStore) -> None:
+    wanted = entry("x", b"whole")
+
+    def add() -> None:
+        with store.incoming(wanted.sha256, wanted.size) as blob:
+            blob._file = Path("/dev/full").open("wb")  # noqa: SIM115 - the blob closes it
+            blob.write(b"whole")
+
+    with pytest.raises(OSError, match="No space left"):
+        add()
+    assert not store.has(wanted.sha256)
+    assert leftovers(store) == []
 
 
 def test_lay_out_links_every_path(store: BlobStore, tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             outside = not parts or entry.path.startswith("/") or ".." in parts or "\0" in entry.path
             if outside or entry.path in seen:
                 raise IntegrityError(f"bundle path {entry.path!r} is not usable")
-            if len(entry.sha256) != 64 or set(entry.sha256) - set("0123456789abcdef"):
-                raise IntegrityError(f"bundle digest {entry.sha256!r} is not a SHA-256")
+            check_digest(entry.sha256)
             seen.add(entry.path)
+
+
+def check_digest(text: str) -> None:
+    """Refuses a peer's text that is not 64 hexadecimal digits. Raises IntegrityError."""
+    if len(text) != 64 or set(text) - set("0123456789abcdef"):
+        raise IntegrityError(f"digest {text[:80]!r} is not a SHA-256")

@@ -15,12 +15,12 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from llamaforge.bundle.manifest import Entry, Manifest
+from llamaforge.bundle.manifest import Entry, Manifest, check_digest
 from llamaforge.errors import IntegrityError
 
 CHUNK = 1 << 20
@@ -84,27 +84,35 @@ class Incoming:
 
         Raises:
             IntegrityError: the bytes are not what the digest promises; nothing is left behind.
+            OSError: the disk is full or refuses; nothing is left behind.
         """
+        try:
+            self._check()
+            self._file.flush()
+            os.fchmod(self._file.fileno(), 0o444)
+            os.fsync(self._file.fileno())
+            self._file.close()
+            target = self._store.blob(self._sha256)
+            self._partial.rename(target)
+        except BaseException:
+            self.abort()
+            raise
+        return target
+
+    def abort(self) -> None:
+        """Forgets the bytes."""
+        with suppress(OSError):  # a full disk refuses the last bytes once more
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _check(self) -> None:
         found = self._digest.hexdigest()
         if self._written != self._size or found != self._sha256:
-            self.abort()
             raise IntegrityError(
                 f"blob {self._sha256[:12]} arrived damaged: {self._written} of {self._size} bytes, "
                 f"SHA-256 {found[:12]}",
                 hint="run the same command again",
             )
-        self._file.flush()
-        os.fchmod(self._file.fileno(), 0o444)
-        os.fsync(self._file.fileno())
-        self._file.close()
-        target = self._store.blob(self._sha256)
-        self._partial.rename(target)
-        return target
-
-    def abort(self) -> None:
-        """Forgets the bytes."""
-        self._file.close()
-        self._partial.unlink(missing_ok=True)
 
 
 class BlobStore:
@@ -124,7 +132,12 @@ class BlobStore:
         return path
 
     def blob(self, sha256: str) -> Path:
-        """Where the store's own copy of a blob stands or would stand."""
+        """Where the store's own copy of a blob stands or would stand.
+
+        Raises:
+            IntegrityError: it is not a SHA-256; a peer's text must not become a path.
+        """
+        check_digest(sha256)
         return self.folder(f"blobs/{sha256[:2]}") / sha256
 
     def has(self, sha256: str, size: int | None = None) -> bool:
@@ -257,6 +270,10 @@ class BlobStore:
     def _write_small(self, target: Path, data: bytes) -> None:
         """Writes a small file so that readers see the old one or the whole new one."""
         handle, name = tempfile.mkstemp(dir=self.folder("incoming"))
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).rename(target)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).rename(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
