@@ -101,6 +101,17 @@ async def test_blobs_come_and_go_verified(http: Http) -> None:
     assert await http.ask("GET", f"{api.BLOBS}/{'1' * 64}") == 422
 
 
+@pytest.mark.parametrize("name", ["..%2F..%2Fsecret", "%2Fetc%2Fpasswd", "x%00y", "A" * 64])
+async def test_a_blob_has_no_other_name_than_a_digest(http: Http, name: str) -> None:
+    (http.root / "secret").write_text("secret")
+    http.store.folder("blobs/..")
+    from yarl import URL
+
+    url = URL(f"{api.BLOBS}/{name}", encoded=True)
+    assert await http.ask("GET", url) == 422  # type: ignore[arg-type]
+    assert "not a SHA-256" in http.text
+
+
 async def test_a_job_without_its_blobs_is_refused(http: Http) -> None:
     assert await http.ask("POST", api.JOBS, http.submission(entry(b"absent"))) == 422
     assert "has not arrived" in http.text
@@ -124,6 +135,21 @@ async def test_an_artifact_that_climbs_is_refused(http: Http, path: str) -> None
     assert list(http.root.rglob("evil")) == []
 
 
+async def test_two_jobs_never_share_a_folder(http: Http) -> None:
+    first = http.submission(name="first")
+    assert await http.ask("POST", api.JOBS, first) == 200
+    second = http.submission(name="second")
+    for option in ("output_dir", "checkpoint_dir"):
+        (http.root / "link").unlink(missing_ok=True)
+        (http.root / "link").symlink_to(getattr(first, option))
+        clash = msgspec.structs.replace(second, **{option: str(http.root / "link")})
+        assert await http.ask("POST", api.JOBS, clash) == 400
+        assert f"--{option.replace('_', '-')}" in http.text
+    relative = msgspec.structs.replace(second, output_dir="somewhere")
+    assert await http.ask("POST", api.JOBS, relative) == 400
+    assert await http.ask("POST", api.JOBS, second) == 200
+
+
 async def test_unknown_jobs_are_named(http: Http) -> None:
     assert await http.ask("GET", f"{api.JOBS}/nothing/stream") == 404
     trouble = msgspec.json.decode(http.text, type=api.Trouble)
@@ -140,6 +166,7 @@ async def test_a_queued_job_can_be_stopped(http: Http) -> None:
     assert await http.ask("POST", f"{api.JOBS}/job/stop", api.StopRequest(reason="no")) == 200
     assert await http.ask("GET", f"{api.JOBS}/job/stream") == 200
     assert '"ended"' in http.text
+    assert await http.ask("GET", f"{api.JOBS}/job/stream?position={10**12}") == 200
     assert await http.ask("PUT", f"{api.JOBS}/job/artifacts/a", b"late") == 404
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from llamaforge.coordinator.stream import JobStream
 from llamaforge.spec.states import JobState
@@ -47,3 +49,23 @@ async def test_readers_at_any_time_see_everything(tmp_path: Path) -> None:
 async def test_a_silent_stream_beats(tmp_path: Path) -> None:
     stream = JobStream(tmp_path / "s.jsonl")
     assert await anext(stream.read(0, beat=0.001)) == b"\n"
+
+
+async def test_a_full_disk_costs_updates_but_not_the_end(tmp_path: Path) -> None:
+    stream = JobStream(tmp_path / "s.jsonl")
+    stream.add(metric(1))
+    stream._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - closed at the end
+    with pytest.raises(OSError, match="No space left"):
+        stream.add(metric(2))
+    stream.add(END)
+    lines = [line async for line in stream.read(0, beat=30)]
+    assert [msgspec.json.decode(line, type=Numbered).number for line in lines] == [0, 1]
+    assert msgspec.json.decode(lines[-1], type=Numbered).update == END
+
+
+async def test_half_a_line_is_never_read(tmp_path: Path) -> None:
+    stream = JobStream(tmp_path / "s.jsonl")
+    stream.add(metric(1))
+    os.truncate(tmp_path / "s.jsonl", stream._size - 3)
+    lines = stream.read(0, beat=0.001)
+    assert await anext(lines) == b"\n"

@@ -99,6 +99,15 @@ async def test_failures_name_their_first_cause(rig: Rig) -> None:
     assert rig.ranks() == []
 
 
+async def test_a_job_that_the_coordinator_stumbles_over_ends_alone(rig: Rig) -> None:
+    await rig.waiting("worker-1", "worker-2")
+    ended, _ = await rig.run("impossible", "steps=2", threads=0)
+    assert ended.state is JobState.FAILED
+    assert "the coordinator made a mistake: ZeroDivisionError" in ended.reason
+    ended, _ = await rig.run("good", "steps=2")
+    assert ended.state is JobState.DONE, ended.reason
+
+
 async def test_a_killed_worker_fails_the_job_with_its_node_named(rig: Rig) -> None:
     await rig.waiting("worker-1", "worker-2")
     async with rig.client() as client:

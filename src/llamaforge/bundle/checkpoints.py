@@ -49,6 +49,7 @@ __all__ = [
 _NAME = re.compile(r"step-([0-9]{8})")
 _CANDIDATE = re.compile(r"step-([0-9]{8})(\.replaced)?")
 _LEFTOVER = re.compile(r"step-[0-9]{8}\.(partial|deleting)")
+_ARRIVING = re.compile(r"step-[0-9]{8}\.incoming")
 _REAL = Disk()
 _log = logging.getLogger(__name__)
 
@@ -144,6 +145,8 @@ def newest(root: Path) -> Found:
 def receive(root: Path, name: str, *, disk: Disk = _REAL) -> Path:
     """Makes an empty folder for a checkpoint that arrives from another machine.
 
+    Others that have begun to arrive and never did are removed: one comes after the other.
+
     Args:
         root: the folder of checkpoints.
         name: the checkpoint's name as the sender says it, such as `step-00000120`.
@@ -156,7 +159,9 @@ def receive(root: Path, name: str, *, disk: Disk = _REAL) -> Path:
     folder = root / f"{name}.incoming"
     try:
         _make_durably(root, disk)
-        disk.remove(folder)
+        for other in root.iterdir():
+            if _ARRIVING.fullmatch(other.name):
+                disk.remove(other)
         disk.make_folder(folder)
     except OSError as error:
         raise _not_saved(root, step, error) from error

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from llamaforge.coordinator.generation import Generation, Outcome, Phase
@@ -103,6 +106,9 @@ class Board:
         job_id = submission.job.id
         if not _JOB_ID.fullmatch(job_id):
             raise UserError(f"{job_id!r} can't be the name of a job", hint="use --name")
+        for folder in (submission.output_dir, submission.checkpoint_dir):
+            if not Path(folder).is_absolute():
+                raise UserError(f"{folder!r} is not an absolute path")
         for other in self.jobs():
             if other.state.final:
                 continue
@@ -110,11 +116,13 @@ class Board:
                 raise UserError(
                     f"job {job_id!r} is {other.state.value} already", hint="choose another --name"
                 )
-            if other.submission.output_dir == submission.output_dir:
-                raise UserError(
-                    f"job {other.id!r} writes to {submission.output_dir} already",
-                    hint="choose another folder with --output-dir",
-                )
+            for option in ("output_dir", "checkpoint_dir"):
+                folder = getattr(submission, option)
+                if os.path.realpath(getattr(other.submission, option)) == os.path.realpath(folder):
+                    raise UserError(
+                        f"job {other.id!r} writes to {folder} already",
+                        hint=f"choose another folder with --{option.replace('_', '-')}",
+                    )
 
     def stop(self, job_id: str, reason: str, *, now: bool) -> None:
         """Stops a job: after a checkpoint; at once with `now` or when asked again.
@@ -141,8 +149,20 @@ class Board:
                 await self._sleep(None)
             else:
                 self._current = record
-                await self._conduct(record)
+                await self._shielded(record)
                 self._current = None
+
+    async def _shielded(self, record: JobRecord) -> None:
+        """One job, whose trouble, even a bug's, must not end the coordinator and the fleet."""
+        try:
+            await self._conduct(record)
+        except Exception as bug:
+            log.exception("job %s met a mistake of the coordinator", record.id)
+            reason = f"the coordinator made a mistake: {type(bug).__name__}: {bug}"
+            if record.generation is not None:
+                record.generation.folder_failed(reason)
+            hint = "the coordinator's log has the details; please report them"
+            record.end(Outcome(state=JobState.FAILED, reason=reason, hint=hint))
 
     async def _conduct(self, record: JobRecord) -> None:
         """One job: generations until one ends it, then its end, told when workers wait again."""
@@ -183,10 +203,12 @@ class Board:
             stop_seconds=self._stop_seconds,
         )
         record.generation = generation
-        self._announce(record, generation)
         generation.start()
+        with _keeping(record, generation):
+            self._announce(record, generation)
         while not generation.over:
-            record.enter(_STATES.get(generation.phase, record.state), generation.reason)
+            with _keeping(record, generation):
+                record.enter(_STATES.get(generation.phase, record.state), generation.reason)
             await self._sleep(generation.deadline)
             generation.tick()
         await self._settle(generation)
@@ -236,10 +258,8 @@ class Board:
         record = self._jobs.get(message.job_id)
         if record is None or record.generation is None:
             return
-        try:
+        with _keeping(record, record.generation):
             self._tell(record, record.generation, node, message)
-        except OSError as why:
-            record.generation.folder_failed(f"{record.folder.path} can't be written: {why}")
 
     def _tell(
         self,
@@ -291,6 +311,16 @@ class Board:
         except asyncio.TimeoutError:
             return
         self._wake.clear()
+
+
+@contextmanager
+def _keeping(record: JobRecord, generation: Generation) -> Iterator[None]:
+    """A full disk under the job's folder, or under its stream, ends the job and nothing else."""
+    try:
+        yield
+    except OSError as why:
+        where = why.filename or record.folder.path
+        generation.folder_failed(f"{where} can't be written: {why.strerror or why}")
 
 
 def _stopped_before_start(record: JobRecord) -> Outcome:

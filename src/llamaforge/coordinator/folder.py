@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 import tempfile
@@ -126,8 +127,10 @@ async def receive_file(root: Path, relative: str, size: int, stream: AsyncIterat
             await asyncio.to_thread(os.fsync, file.fileno())
         partial.chmod(0o644)
         partial.rename(target)
-    except BaseException:
+    except BaseException as why:
         partial.unlink(missing_ok=True)
+        if isinstance(why, OSError) and why.errno == errno.ENOSPC:
+            raise OSError(why.errno, why.strerror, str(target)) from why  # where, in words
         raise
 
 

@@ -215,9 +215,9 @@ class Generation:
         if message.what != "artifacts":
             return
         if message.error:
-            self._fail(
-                Cause(node=node, rank=0, what=f"could not deliver the artifacts: {message.error}")
-            )
+            what = f"could not deliver the artifacts: {message.error}"
+            hint = f"they are kept on {node}, below jobs/ in its worker's state folder"
+            self._fail(Cause(node=node, rank=0, what=what, hint=hint))
             return
         self._uploaded = True
         self.deadline = self._clock() + LEAVE_SECONDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from llamaforge.coordinator.folder import JobFolder
@@ -84,16 +85,20 @@ class JobRecord:
         """Draws the loss; a job does not fail for want of a picture."""
         trouble = await self.folder.draw_aside()
         if trouble:
-            self.note("plot", f"loss.svg could not be drawn: {trouble}")
+            with suppress(OSError):
+                self.note("plot", f"loss.svg could not be drawn: {trouble}")
 
     def end(self, outcome: Outcome) -> None:
-        """Closes the folder and the stream."""
+        """Closes the folder and the stream; never fails, so that every job has an end."""
+        try:
+            self._close_folder(outcome)
+        except OSError as why:
+            log.warning("job %s: %s can't be written: %s", self.id, self.folder.path, why)
+            if outcome.state is not JobState.FAILED:
+                outcome = _not_kept(self.folder.path, why)
         assert outcome.state is not None
-        if outcome.proof is not None:
-            self.folder.proof(outcome.proof)
-        self.folder.event("ended", outcome.reason, state=outcome.state.value)
-        self.folder.close()
-        self.enter(outcome.state, outcome.reason)
+        with suppress(OSError):
+            self.enter(outcome.state, outcome.reason)
         self.stream.add(
             Ended(
                 state=outcome.state,
@@ -105,6 +110,13 @@ class JobRecord:
             )
         )
         self.generation = None
+
+    def _close_folder(self, outcome: Outcome) -> None:
+        assert outcome.state is not None
+        if outcome.proof is not None:
+            self.folder.proof(outcome.proof)
+        self.folder.event("ended", outcome.reason, state=outcome.state.value)
+        self.folder.close()
 
     def status(self) -> JobStatus:
         """What `llamaforge status` shows."""
@@ -119,3 +131,11 @@ class JobRecord:
             step=self._step,
             updates=self.stream.length,
         )
+
+
+def _not_kept(folder: Path, why: OSError) -> Outcome:
+    return Outcome(
+        state=JobState.FAILED,
+        reason=f"the job's end could not be written to {folder}: {why.strerror or why}",
+        hint="make room there; its checkpoints continue with the same command and --auto-resume",
+    )
