@@ -34,6 +34,7 @@ TRAINING: dict[str, Any] = {
     "batch_size": 16,
     "epochs": 3,
     "slices": 4,
+    "eval_steps": 63,
 }
 """What the demo trains with, beside its data."""
 
