@@ -129,6 +129,31 @@ def test_a_digest_that_climbs_out_is_refused(store: BlobStore) -> None:
     assert not store.has("../../etc/passwd")
 
 
+def test_a_damaged_blob_is_noticed_and_fetched_again(store: BlobStore, tmp_path: Path) -> None:
+    sha256, size = store.add_bytes(b"weights")
+    own = store.path(sha256)
+    own.chmod(0o644)
+    own.write_bytes(b"wEights")
+    os.utime(own, ns=(1, 1))
+    manifest = Manifest(entries=(entry("model/w", b"weights"),))
+    assert [e.sha256 for e in store.missing(manifest)] == [sha256]
+    with pytest.raises(IntegrityError, match="is not in"):
+        store.lay_out(manifest, tmp_path / "bundle")
+    assert store.add_bytes(b"weights") == (sha256, size)
+    store.lay_out(manifest, tmp_path / "bundle")
+    assert (tmp_path / "bundle/model/w").read_bytes() == b"weights"
+
+
+def test_a_whole_blob_is_not_read_again(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256, _ = store.add_bytes(b"weights")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(BlobStore, "_learn_digest", refuse)
+    assert store.path(sha256).read_bytes() == b"weights"
+
+
 def test_a_full_disk_leaves_nothing(store: BlobStore) -> None:
     wanted = entry("x", b"whole")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from llamaforge.coordinator.server import Server
 from llamaforge.wire import api
 from llamaforge.wire.auth import header
 from llamaforge.wire.messages import PROTOCOL, Hello, Refusal, Welcome
+from llamaforge.worker.coordinator_http import CoordinatorHttp
 
 TOKEN = "the-token"
 
@@ -110,6 +112,17 @@ async def test_a_blob_has_no_other_name_than_a_digest(http: Http, name: str) -> 
     url = URL(f"{api.BLOBS}/{name}", encoded=True)
     assert await http.ask("GET", url) == 422  # type: ignore[arg-type]
     assert "not a SHA-256" in http.text
+
+
+async def test_a_compressed_file_beside_a_blob_is_not_sent_for_it(http: Http) -> None:
+    original = http.root / "tokenizer.json"
+    original.write_bytes(b"new")
+    (http.root / "tokenizer.json.gz").write_bytes(gzip.compress(b"old"))
+    http.store.add_file(original)
+    manifest, there = Manifest(entries=(entry(b"new"),)), BlobStore(http.root / "there")
+    async with CoordinatorHttp(str(http.session._base_url), TOKEN) as worker:
+        assert await worker.fetch_missing(manifest, there) == 3
+    assert there.has(entry(b"new").sha256)
 
 
 async def test_a_job_without_its_blobs_is_refused(http: Http) -> None:

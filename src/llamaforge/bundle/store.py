@@ -3,7 +3,8 @@
 A blob is either bytes that the store owns (`blobs/ab/abcd…`) or a reference to a file that stays
 where it is (`refs/ab/abcd….json`: path, size, modification time, inode), so that a 16 GB model is
 never copied. A referenced file that has changed since is noticed before anybody reads it. Digests
-of unchanged files are remembered under `digests/`.
+of unchanged files, the store's own among them, are remembered under `digests/`: a blob that
+somebody has written to is noticed, and fetched again.
 
 Every write is a temporary file and a rename, so any number of processes may share one store, and
 a crash leaves at most a file in `incoming/`.
@@ -12,6 +13,7 @@ a crash leaves at most a file in `incoming/`.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +27,8 @@ from llamaforge.errors import IntegrityError
 
 CHUNK = 1 << 20
 """Bytes read at a time when a file is digested."""
+
+_log = logging.getLogger(__name__)
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +97,7 @@ class Incoming:
             os.fsync(self._file.fileno())
             self._file.close()
             target = self._store.blob(self._sha256)
+            self._store.trust(self._partial, target, self._sha256)
             self._partial.rename(target)
         except BaseException:
             self.abort()
@@ -155,7 +160,7 @@ class BlobStore:
             IntegrityError: the blob is not here, or the file it refers to has changed.
         """
         own = self.blob(sha256)
-        if own.is_file():
+        if own.is_file() and self._is_whole(own, sha256):
             return own
         reference = self._reference(sha256)
         if reference is None:
@@ -166,6 +171,11 @@ class BlobStore:
                 hint="submit the job again, so that the file is read again",
             )
         return Path(reference.path)
+
+    def trust(self, partial: Path, target: Path, sha256: str) -> None:
+        """Remembers the digest of a file that is about to be renamed to `target`."""
+        reference = msgspec.structs.replace(Reference.of(partial), path=str(target))
+        self._write_small(self._digest_note(reference), sha256.encode())
 
     def add_file(self, path: Path) -> tuple[str, int]:
         """Adds a file by reference: it is digested (once, while it stays unchanged), not copied.
@@ -235,6 +245,14 @@ class BlobStore:
             link.unlink(missing_ok=True)
             link.symlink_to(blob.absolute())
 
+    def _is_whole(self, own: Path, sha256: str) -> bool:
+        """Whether the store's own copy is what it was; one that was changed is read again."""
+        reference = Reference.of(own)
+        found = self._known_digest(reference) or self._learn_digest(reference)
+        if found != sha256:
+            _log.warning("%s is damaged: its SHA-256 is %s…", own, found[:12])
+        return found == sha256
+
     def _reference(self, sha256: str) -> Reference | None:
         path = self.root / "refs" / sha256[:2] / f"{sha256}.json"
         try:
@@ -264,7 +282,8 @@ class BlobStore:
             raise IntegrityError(
                 f"{reference.path} changed while it was read", hint="run the command again"
             )
-        self._write_small(self._digest_note(reference), total.hexdigest().encode())
+        with suppress(OSError):  # a cache that can't remember is only slower
+            self._write_small(self._digest_note(reference), total.hexdigest().encode())
         return total.hexdigest()
 
     def _write_small(self, target: Path, data: bytes) -> None:

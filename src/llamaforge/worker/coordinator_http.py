@@ -81,7 +81,8 @@ class CoordinatorHttp:
     async def _fetch(self, store: BlobStore, entry: Entry) -> None:
         if store.has(entry.sha256, entry.size):  # another worker with the same cache was quicker
             return
-        async with self._http.get(f"{api.BLOBS}/{entry.sha256}") as answer:
+        plain = {"Accept-Encoding": "identity"}  # never a .gz that stands beside the file
+        async with self._http.get(f"{api.BLOBS}/{entry.sha256}", headers=plain) as answer:
             await check(answer)
             await into_store(store, entry.sha256, entry.size, answer.content.iter_chunked(CHUNK))
 
