@@ -187,3 +187,19 @@ async def test_an_http_server_is_named() -> None:
 )
 def test_first_bytes_name_a_server(answer: bytes, words: str) -> None:
     assert words in describe(answer, closed=False)
+
+
+async def absurd(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A store in which more nodes have joined than Python can count."""
+    writer.write((await reader.readexactly(10))[-4:])
+    await reader.read(512)  # CHECK
+    count = b"9" * 5000
+    writer.write(b"\0" + len(count).to_bytes(8, "little") + count)
+    await reader.read()
+
+
+async def test_an_absurd_count_is_no_count() -> None:
+    server, port = await serve(absurd)
+    seen = await look_at(port)
+    assert seen.kind is Kind.UNCOUNTED
+    server.close()

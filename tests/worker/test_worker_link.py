@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from llamaforge.errors import FleetError, SpecError
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.wire import fleet_file
 from llamaforge.wire.fleet_file import FleetFile
-from llamaforge.worker.link import find_coordinator, host_and_port
+from llamaforge.wire.messages import Hello
+from llamaforge.worker import link
+from llamaforge.worker.link import Link, find_coordinator, host_and_port
 
 
 def settings(root: Path, **fields: object) -> WorkerSettings:
@@ -63,3 +66,33 @@ def test_host_and_port(text: str, host: str, port: int) -> None:
 def test_a_bad_address_is_named(text: str) -> None:
     with pytest.raises(SpecError, match="--coordinator"):
         host_and_port(text)
+
+
+async def test_a_coordinator_that_says_nothing_is_dialled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "GREETING_SECONDS", 0.05)
+    twice = asyncio.Event()
+    dialled: list[asyncio.StreamWriter] = []
+
+    def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dialled.append(writer)
+        if len(dialled) == 2:
+            twice.set()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    write(tmp_path / "fleet.json", port=server.sockets[0].getsockname()[1])
+    worker = Link(
+        settings(tmp_path),
+        hello=lambda _: Hello(node="a", identity="i", session="s", cores=1, memory=1),
+        heard=lambda _: None,
+        abandoned=lambda: None,
+    )
+    task = asyncio.ensure_future(worker.run())
+    try:
+        await asyncio.wait_for(twice.wait(), 10)
+    finally:
+        task.cancel()
+        for writer in dialled:
+            writer.close()
+        server.close()

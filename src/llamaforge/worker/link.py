@@ -102,7 +102,11 @@ class Link:
 
     async def _dial(self, target: FleetFile) -> None:
         """One connection, until it ends. Raises when there is none or it breaks."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=GREETING_SECONDS)
+        timeout = aiohttp.ClientTimeout(
+            total=None,
+            sock_connect=GREETING_SECONDS,
+            sock_read=GREETING_SECONDS,  # until the websocket stands; from then on pings tell
+        )
         async with (
             aiohttp.ClientSession(headers=auth.header(target.token), timeout=timeout) as http,
             http.ws_connect(

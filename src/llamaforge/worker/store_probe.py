@@ -37,6 +37,9 @@ class Kind(str, Enum):
     """Something else than a TCPStore."""
 
 
+_DIGITS = 9  # more nodes than that are not a number of nodes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
     """What one probe found."""
@@ -77,7 +80,7 @@ async def look(
 
 async def _read(store: StoreClient, where: str, node_rank: int, world_size: int) -> Sighting:
     count = await store.get(classic.JOINED_NODES)
-    if count is None or not count.isdigit():
+    if count is None or not count.isdigit() or len(count) > _DIGITS:
         text = f"a TCPStore on {where} counts no nodes: no static rendezvous of torchrun"
         return Sighting(kind=Kind.UNCOUNTED, text=text)
     joined = f"{int(count)} of {world_size} nodes"
