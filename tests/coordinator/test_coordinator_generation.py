@@ -332,3 +332,14 @@ def _happen(world: World, what: str, first: object, second: object) -> None:
             str(first),
             CannotStart(job_id="j", generation=1, kind="E", message="m", busy=bool(second)),
         )
+
+
+def test_a_stop_before_the_first_step_is_no_failure(world: World) -> None:
+    world.generation.stop("stopped by the user")
+    world.generation.said(1, Failed(kind="FleetError", message="stopped before training began"))
+    assert world.stops()[2:] == [("a", "end"), ("b", "end")]
+    world.exit(1, code=1)
+    world.exit(0, 2, 3, code=None, signal=15, ordered=True)
+    outcome = world.outcome()
+    assert outcome.state is JobState.STOPPED
+    assert "stopped by the user; ended without a new checkpoint" in outcome.reason

@@ -13,7 +13,14 @@ from llamaforge.bundle.manifest import Entry, Manifest
 from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import FleetError
 from llamaforge.spec import ranks
-from llamaforge.spec.ranks import Assignment, CheckpointDone, Finished, FromRank, ToRank
+from llamaforge.spec.ranks import (
+    Assignment,
+    CheckpointDone,
+    Finished,
+    FromRank,
+    StoreReady,
+    ToRank,
+)
 from llamaforge.wire.messages import (
     CannotStart,
     FromWorker,
@@ -24,6 +31,7 @@ from llamaforge.wire.messages import (
     StartRanks,
     Uploaded,
 )
+from llamaforge.worker import node_job
 from llamaforge.worker.node_job import NodeJob
 from llamaforge.worker.rank_runner import Exit
 
@@ -249,3 +257,45 @@ async def test_stop_asks_and_end_terminates(tmp_path: Path) -> None:
     world.job.kill()
     await world.running
     assert [m.ordered for m in world.of(RankExited)] == [True, True]  # type: ignore[attr-defined]
+
+
+async def test_a_rank_0_that_opens_no_store_is_named_and_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_job, "STORE_SECONDS", 0.01)
+    world = World(tmp_path)
+    zero, one = await world.started()
+    while not zero.signals:
+        await asyncio.sleep(0.01)
+    (told,) = world.of(RankSaid)
+    assert told.rank == 0  # type: ignore[attr-defined]
+    assert "did not open the generation's store" in told.report.message  # type: ignore[attr-defined]
+    assert one.signals == []  # the coordinator ends the others
+    world.job.kill()
+    await world.running
+
+
+async def test_a_store_in_time_stops_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_job, "STORE_SECONDS", 0.05)
+    world = World(tmp_path)
+    zero, _ = await world.started()
+    zero.report(StoreReady(host="h", port=7))
+    await asyncio.sleep(0.1)
+    assert zero.signals == []
+    world.job.kill()
+    await world.running
+
+
+async def test_what_was_on_its_way_when_the_worker_ends_is_kept(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    zero, one = await world.started()
+    world.http.hold.clear()
+    zero.report(Finished(artifacts="/x/artifacts", proof={}))
+    for rank in (zero, one):
+        rank.end.set_result(Exit(code=0))
+    await asyncio.sleep(0.05)
+    world.running.cancel()
+    await asyncio.wait({world.running})
+    assert [f.name for f in world.jobs.iterdir()] == ["test-job.1.kept"]

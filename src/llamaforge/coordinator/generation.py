@@ -106,6 +106,8 @@ class Generation:
         self._busy: list[str] = []
         self._finished: ranks.Finished | None = None
         self._uploaded = False
+        self._trains = False
+        """Rank 0 has reported a metric."""
         self._stop_reason = ""
         self._pardoned = False
         """Ranks are being ended for no fault of theirs: what they say then is no cause."""
@@ -149,12 +151,16 @@ class Generation:
             return
         if isinstance(report, ranks.StoreReady) and rank == 0:
             self._introduce(report)
-        elif isinstance(report, ranks.Metric) and self.phase is Phase.STARTING:
-            self._enter(Phase.RUNNING, "ranks have met and train")
+        elif isinstance(report, ranks.Metric):
+            self._trains = True
+            if self.phase is Phase.STARTING:
+                self._enter(Phase.RUNNING, "ranks have met and train")
         elif isinstance(report, ranks.Finished) and rank == 0:
             self._finished = report
             if self.phase is not Phase.ENDING:
                 self._enter(Phase.FINISHING, "artifacts are on their way")
+        elif isinstance(report, ranks.Failed) and self._stop_reason and not self._trains:
+            self.end_now(self._stop_reason)  # there was nothing to save yet
         elif isinstance(report, ranks.Failed) and self._finished is None:
             self._fail(
                 cause.of_error(

@@ -20,6 +20,9 @@ from llamaforge.spec.ranks import (
     ToRank,
 )
 
+LOOK_SECONDS = 0.1
+"""Between two looks for a wish to stop, while a rank waits for others."""
+
 
 class Control:
     """Reads what the worker says in a thread, and writes reports.
@@ -45,15 +48,23 @@ class Control:
             except OSError:
                 self._stop = self._stop or "the worker is gone"
 
-    def rendezvous(self, seconds: float) -> Rendezvous:
-        """Waits for the address of the generation's store.
+    def rendezvous(self) -> Rendezvous:
+        """Waits for the address of the generation's store, as long as rank 0's node takes.
 
         Raises:
-            FleetError: the worker left, or said nothing for that long.
+            FleetError: told to leave, or the worker left.
         """
-        if not self._told.wait(seconds) or self._rendezvous is None:
-            raise FleetError(self._stop or f"no rendezvous after {seconds:.0f} s")
+        while not self._told.wait(LOOK_SECONDS):
+            self.leave_if_asked()
+        if self._rendezvous is None:
+            self.leave_if_asked()
+        assert self._rendezvous is not None
         return self._rendezvous
+
+    def leave_if_asked(self) -> None:
+        """Raises FleetError when this rank should leave, and there is nothing to save yet."""
+        if self._stop is not None:
+            raise FleetError(f"stopped before training began: {self._stop}")
 
     def stop(self) -> str | None:
         """Why this rank should leave at the next step boundary, or None."""

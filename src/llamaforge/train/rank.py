@@ -13,8 +13,10 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,8 +24,8 @@ from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.spec.ranks import Assignment, Failed, Finished, StoreReady
 from llamaforge.train.exact import threads
 
-RENDEZVOUS_SECONDS = 300.0
-"""How long a rank waits for rank 0's store; the nodes may still be fetching the model."""
+MET = "met"
+"""The key that counts the ranks that have come."""
 
 
 def main() -> int:
@@ -68,10 +70,12 @@ def _train(assignment: Assignment, control: object) -> None:
         store = TCPStore(assignment.address, 0, None, is_master=True, wait_for_workers=False)
         control.say(StoreReady(host=assignment.address, port=store.port))
     else:
-        there = control.rendezvous(RENDEZVOUS_SECONDS)
+        there = control.rendezvous()
         store = TCPStore(there.host, there.port, None, is_master=False, wait_for_workers=False)
+    room = PrefixStore(f"{assignment.job.id}/{assignment.generation}", store)
+    _meet(room, assignment, control)
     group = Group.form(
-        PrefixStore(f"{assignment.job.id}/{assignment.generation}", store),
+        room,
         rank=assignment.rank,
         world_size=assignment.world_size,
         address=assignment.address,
@@ -105,6 +109,30 @@ def _train(assignment: Assignment, control: object) -> None:
                 artifacts=str(workdir / "artifacts"), proof=outcome.proof, stopped=outcome.stopped
             )
         )
+
+
+def _meet(store: Any, assignment: Assignment, control: object) -> None:
+    """Waits for all ranks, as long as their nodes take to fetch the model.
+
+    Only then does the patience of the process group begin, which must be short.
+
+    Raises:
+        FleetError: told to leave before all were there.
+        GroupBroken: rank 0's store is gone.
+    """
+    from llamaforge.train.control import LOOK_SECONDS, Control
+    from llamaforge.train.group import GroupBroken
+
+    assert isinstance(control, Control)
+    try:
+        there = store.add(MET, 1)
+        while there < assignment.world_size:
+            control.leave_if_asked()
+            time.sleep(LOOK_SECONDS)
+            there = store.add(MET, 0)
+    except RuntimeError as error:
+        why = f"rank {assignment.rank} could not meet the other ranks: {error}"
+        raise GroupBroken(why) from error
 
 
 def _report(control: object, error: LlamaForgeError, kind: str) -> None:

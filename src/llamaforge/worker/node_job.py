@@ -29,6 +29,8 @@ from llamaforge.worker.uploads import Uploads
 
 KILL_SECONDS = 5.0
 """Between SIGTERM and SIGKILL when ranks are ended."""
+STORE_SECONDS = 300.0
+"""How long rank 0 may take to open the store at which all meet: it imports torch before that."""
 
 log = logging.getLogger("llamaforge.worker")
 
@@ -69,6 +71,7 @@ class NodeJob:
         self._stopping = ""
         self._preparing: asyncio.Task[None] | None = None
         self._killing: asyncio.TimerHandle | None = None
+        self._mute: asyncio.TimerHandle | None = None
 
     @property
     def job_id(self) -> str:
@@ -90,8 +93,9 @@ class NodeJob:
         finally:
             for rank in self._ranks.values():
                 rank.kill()
-            if self._killing is not None:
-                self._killing.cancel()
+            for timer in (self._killing, self._mute):
+                if timer is not None:
+                    timer.cancel()
             await self._clean_up()
 
     def rendezvous(self, message: Rendezvous) -> None:
@@ -185,6 +189,9 @@ class NodeJob:
             on_line=partial(self._printed, number),
         )
         self._ranks[number] = rank
+        if number == 0:
+            loop = asyncio.get_running_loop()
+            self._mute = loop.call_later(STORE_SECONDS, self._opens_no_store)
         if self._store_at is not None and number != 0:
             rank.say(self._store_at)
         if self._stopping:
@@ -220,6 +227,12 @@ class NodeJob:
             )
         )
 
+    def _opens_no_store(self) -> None:
+        """Rank 0 hangs: all others would wait for ever."""
+        what = f"it did not open the generation's store within {STORE_SECONDS:g} s"
+        self._reported(0, ranks.Failed(kind=FleetError.__name__, message=what))
+        self._ranks[0].kill()
+
     def _reported(self, number: int, report: ranks.FromRank) -> None:
         self._send(
             RankSaid(
@@ -229,7 +242,9 @@ class NodeJob:
                 report=report,
             )
         )
-        if isinstance(report, ranks.CheckpointDone) and number == 0:
+        if isinstance(report, ranks.StoreReady) and self._mute is not None:
+            self._mute.cancel()
+        elif isinstance(report, ranks.CheckpointDone) and number == 0:
             self._uploads.checkpoint(Path(report.path))
         elif isinstance(report, ranks.Finished) and number == 0:
             self._uploads.artifacts(Path(report.artifacts))
@@ -242,7 +257,7 @@ class NodeJob:
 
     async def _clean_up(self) -> None:
         """Removes the job's folder, unless it holds something that did not reach its place."""
-        if self._uploads.failed:
+        if self._uploads.failed or self._uploads.unfinished:
             kept = self._folder.with_name(f"{self._folder.name}.kept")
             shutil.rmtree(kept, ignore_errors=True)
             self._folder.rename(kept)

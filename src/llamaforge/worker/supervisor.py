@@ -37,6 +37,8 @@ from llamaforge.worker.node_job import NodeJob
 from llamaforge.worker.peer_port import Figures, PeerPort
 from llamaforge.worker.rank_runner import RankRunner
 
+END_SECONDS = 10.0
+"""How long ranks that are ended, and transfers, may take; ranks are killed before."""
 FLUSH_SECONDS = 5.0
 """How long ended ranks' last messages may take to reach the coordinator when the worker ends."""
 
@@ -222,6 +224,8 @@ class Supervisor:
         hurry.cancel()
         if not running.done():
             job.stop("end", "it did not leave in time")
+            await asyncio.wait({running}, timeout=END_SECONDS)
+            running.cancel()  # it waits for a coordinator that does not answer
             await asyncio.wait({running})
 
     # ── small things ──────────────────────────────────────────────────────────────────────────

@@ -47,6 +47,11 @@ class Uploads:
         self._artifacts = folder
         self._go()
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether something was still on its way when the wait for it was given up."""
+        return self._task is not None and (self._task.cancelled() or not self._task.done())
+
     async def finish(self) -> None:
         """Waits until everything has been sent or has failed."""
         if self._task is not None:
@@ -61,8 +66,8 @@ class Uploads:
             if folder := self._checkpoint:
                 self._checkpoint = None
                 error = await self._try(self._http.send_checkpoint, folder)
-                if error and self._checkpoint:  # a newer one stands; this one was being deleted
-                    continue
+                if error and (self._checkpoint or not folder.is_dir()):
+                    continue  # a newer one stands, or is about to be told: this one was deleted
                 self._tell(
                     Uploaded(job_id=self._job_id, what="checkpoint", name=folder.name, error=error)
                 )
