@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from jobs import make_job
+from llamaforge.errors import UserError
 from llamaforge.monitor import metrics
 from llamaforge.monitor.folder import JobFolder, write_whole
 from llamaforge.spec.job import Job
@@ -57,3 +58,17 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     losses = [(event.step, event.value) for event in board.Scalars("train/loss")]
     assert losses == [(1, 3.5), (3, pytest.approx(3.1))], "each step once, also after going on"
     assert [event.value for event in board.Scalars("heldout/loss")] == [4.0]
+
+
+def test_two_jobs_never_write_into_one_folder(tmp_path: Path) -> None:
+    first = JobFolder(tmp_path, make_job(), resumed=None)
+    other = msgspec.structs.replace(make_job(), id="other")
+    with pytest.raises(UserError, match="test-job writes into it now"):
+        JobFolder(tmp_path, other, resumed=None)
+    with pytest.raises(UserError, match="test-job writes into it now"):
+        JobFolder(tmp_path, make_job(), resumed=None)
+    first.close()
+    first.close()  # harmless
+    with pytest.raises(UserError, match="it holds the job test-job"):
+        JobFolder(tmp_path, other, resumed=None)
+    JobFolder(tmp_path, make_job(), resumed=2).close()

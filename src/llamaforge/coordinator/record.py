@@ -34,8 +34,8 @@ class JobRecord:
         self.submission = submission
         self.state, self.reason, self.since = JobState.QUEUED, "", time.time()
         self.submitted = self.since
-        self.folder = JobFolder(submission)
         self.stream = JobStream(streams / f"{submission.job.id}.jsonl")
+        self.folder = JobFolder(submission)
         self.generation: Generation | None = None
         """The generation that runs now."""
         self.stop_reason = ""
@@ -113,10 +113,12 @@ class JobRecord:
 
     def _close_folder(self, outcome: Outcome) -> None:
         assert outcome.state is not None
-        if outcome.proof is not None:
-            self.folder.proof(outcome.proof)
-        self.folder.event("ended", outcome.reason, state=outcome.state.value)
-        self.folder.close()
+        try:
+            if outcome.proof is not None:
+                self.folder.proof(outcome.proof)
+            self.folder.event("ended", outcome.reason, state=outcome.state.value)
+        finally:
+            self.folder.close()
 
     def status(self) -> JobStatus:
         """What `llamaforge status` shows."""
