@@ -343,3 +343,15 @@ def test_a_stop_before_the_first_step_is_no_failure(world: World) -> None:
     outcome = world.outcome()
     assert outcome.state is JobState.STOPPED
     assert "stopped by the user; ended without a new checkpoint" in outcome.reason
+
+
+def test_ranks_that_save_before_they_are_ended_do_not_hide_the_cause(world: World) -> None:
+    world.run()
+    world.generation.lost("b", "silent")
+    world.finish(stopped=True)
+    world.exit(0, 1)
+    world.upload()
+    outcome = world.outcome()
+    assert outcome.state is JobState.FAILED
+    assert "node b is lost: silent" in outcome.reason
+    assert "--auto-resume" in outcome.hint

@@ -270,7 +270,8 @@ class Generation:
     def outcome(self) -> Outcome:
         """How it ended; only when `over`."""
         finished = self._finished
-        if finished is not None and self._uploaded:
+        gave_way = finished is not None and finished.stopped and not self._stop_reason
+        if finished is not None and self._uploaded and not (gave_way and self._causes):
             return self._delivered(finished)
         if self._causes:
             why = cause.first(self._causes)
