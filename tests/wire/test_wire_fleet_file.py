@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -71,6 +72,26 @@ def test_the_token_is_kept_over_restarts_and_private(tmp_path: Path) -> None:
     assert len(token) >= 32
     assert keep_token(path) == token
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_token_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("secret\n")
+    path.chmod(0o644)
+    assert keep_token(path) == "secret"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_disk_that_refuses_the_token_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", full)
+    with pytest.raises(OSError, match="No space left"):
+        keep_token(tmp_path / "token")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:

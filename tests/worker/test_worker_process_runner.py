@@ -15,6 +15,7 @@ import pytest
 from fleet_rig import alive
 from jobs import make_job
 from llamaforge.spec.ranks import Assignment, FromRank, Note, Stop
+from llamaforge.worker import process_runner
 from llamaforge.worker.process_runner import LINE_BYTES, ProcessRunner, RankProcess, lines
 
 HEAD = """
@@ -74,6 +75,16 @@ pipe.sendall(b"nonsense\\n"); note("two"); sys.exit(4)
     assert [r.text for r in started.reports if isinstance(r, Note)] == ["one", "two"]
     assert set(started.printed) == {"out", "err", "progress", "bar", "x" * LINE_BYTES}
     assert end.last_lines == tuple(started.printed)
+
+
+async def test_a_report_that_is_too_long_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_runner, "REPORT_BYTES", 1 << 16)
+    started = await start(tmp_path, 'note("x" * 5_000_000); note("two")')
+    end = await asyncio.wait_for(started.rank.wait(), 20)
+    assert end.code == 0
+    assert [r.text for r in started.reports if isinstance(r, Note)] == ["two"]
 
 
 async def test_it_hears_what_is_said(tmp_path: Path) -> None:

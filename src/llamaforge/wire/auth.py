@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,12 +43,21 @@ def read_token(path: Path) -> str:
 
 
 def keep_token(path: Path) -> str:
-    """Reads the token file, or makes one (mode 0600) so that a restart keeps the token."""
+    """Reads the token file, or makes one, so that a restart keeps the token.
+
+    Only its owner can read it afterwards. A crash or a full disk leaves none rather than half.
+    """
     if path.exists():
+        path.chmod(0o600)
         return read_token(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     token = secrets.token_urlsafe(32)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(token + "\n")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(token + "\n")
+        Path(name).rename(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
     return token

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +145,8 @@ class Agent:
         if self._process.returncode is not None:
             return
         for pid in self._ranks() or [self._process.pid]:
-            os.kill(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGTERM)
         try:
             await asyncio.wait_for(self._process.wait(), self._stop_seconds + 5)
         except asyncio.TimeoutError:

@@ -198,10 +198,12 @@ async def _hear(reader: asyncio.StreamReader, on_report: Callable[[FromRank], No
     """Passes a rank's reports on until it closes the pipe."""
     decoder: msgspec.json.Decoder[FromRank] = msgspec.json.Decoder(FromRank)
     with contextlib.suppress(ConnectionError):
-        while line := await reader.readline():
+        while True:
             try:
+                if not (line := await reader.readline()):
+                    return
                 report = decoder.decode(line)
-            except msgspec.MsgspecError as why:
+            except (ValueError, msgspec.MsgspecError) as why:  # a line too long, or no report
                 log.warning("a rank said something that can't be understood: %s", why)
             else:
                 on_report(report)
