@@ -14,7 +14,7 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -66,13 +66,20 @@ def _options_like(name: str, ctx: click.Context | None) -> str | None:
         return None
     params = [param for param in ctx.command.params if isinstance(param, click.Option)]
     known = [flag for param in params for flag in (*param.opts, *param.secondary_opts)]
-    from llamaforge.cli import options
-
     word = name.replace("_", "-").lstrip("-")
-    if flag := options.suggested_flag(word, known):
+    if flag := _flag_elsewhere(word, known):
         return flag
     found = difflib.get_close_matches(word, [flag.lstrip("-") for flag in known], n=1)
     return f"--{found[0]}" if found else None
+
+
+def _flag_elsewhere(word: str, known: Sequence[str]) -> str | None:
+    """The flag for a word that other tools use (`--lr`), when this command has it."""
+    from llamaforge.spec.parse import suggestion  # only a mistake needs the table of options
+
+    meant = suggestion(word)
+    flag = "--" + meant.replace("_", "-") if meant else ""
+    return flag if flag in known else None
 
 
 def _show(error: LlamaForgeError, as_json: bool) -> int:

@@ -18,7 +18,6 @@ from llamaforge.cli.verbs import SETTINGS
 from llamaforge.spec.job import GROUPS, JobSpec
 from llamaforge.spec.jobfile import merge, read_job_file
 from llamaforge.spec.options import FREE_TEXT, PATHS, Option, options
-from llamaforge.spec.parse import suggestion
 
 _METAVARS = {
     "text": "TEXT",
@@ -211,10 +210,3 @@ def parse(argv: Sequence[str], *, prog: str) -> JobSpec:
     except click.UsageError as error:
         raise usage_error(error) from None
     return job_spec_from(values.pop("job_file"), values)
-
-
-def suggested_flag(word: str, known: Sequence[str]) -> str | None:
-    """The flag for a word that other tools use (`--lr`), when this command has it."""
-    meant = suggestion(word.lstrip("-"))
-    flag = "--" + meant.replace("_", "-") if meant else ""
-    return flag if flag in known else None
