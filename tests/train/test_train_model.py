@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -141,3 +142,36 @@ def test_a_folder_without_a_decoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     with pytest.raises(ModelError, match="causal language model"):
         model.load(tmp_path, "fp32")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_largest_value_of_each_tensor_is_exact_and_nan_is_not_lost(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamaforge.train.slice_pass._PIECE", 7)
+    network = torch.nn.ParameterList(torch.zeros(n, dtype=dtype) for n in (1, 7, 20, 3))
+    named = list(network.named_parameters())
+    passes = SlicePass(network, Layout(named), [parameter for _, parameter in named])
+    generator = torch.Generator().manual_seed(0)
+    passes.gradient.copy_(torch.randn(31, generator=generator))
+    sizes = passes.gradient.split([1, 7, 20, 3])
+    assert passes.maxima() == [part.abs().max().item() for part in sizes]
+    for bad, seen in ((math.inf, math.inf), (-math.inf, math.inf), (math.nan, math.nan)):
+        passes.gradient[27] = bad
+        assert passes.maxima()[2] == pytest.approx(seen, nan_ok=True)
+        assert all(map(math.isfinite, passes.maxima()[:2]))
+
+
+def test_dropout_is_keyed_by_the_slice_and_not_by_what_came_before(tmp_path: Path) -> None:
+    network = model.make_trainable(
+        model.load(make_model(tmp_path / "model"), "fp32"),
+        make_job(lora_dropout=0.5).spec,
+    )
+    passes, rows = passes_of(network), make_rows()
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data.fill_(0.01)  # while LoRA's B is zero, dropout changes nothing
+    first = passes.train(rows, seed=(1, 2, 3)).loss
+    assert passes.train(rows, seed=(1, 2, 4)).loss != first
+    passes.evaluate(rows)
+    assert passes.train(rows, seed=(1, 2, 3)).loss == first

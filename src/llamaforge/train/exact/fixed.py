@@ -162,12 +162,14 @@ def squared_norm(total: torch.Tensor, layout: Layout, scales: list[int | None]) 
 
 
 def _sum_of_squares(values: torch.Tensor) -> float:
-    largest = max(abs(int(values.max())), abs(int(values.min())))
+    pieces = values.split(1 << 18)
+    ends = [torch.aminmax(piece) for piece in pieces]
+    largest = max(max(int(highest), -int(lowest)) for lowest, highest in ends)
     if largest == 0:
         return 0.0
     shift = 62 - 2 * largest.bit_length() - values.numel().bit_length()
     total = 0
-    for piece in values.split(1 << 18):
+    for piece in pieces:
         wide = piece.double()
         total += int(wide.mul_(wide).mul_(math.ldexp(1.0, shift)).round_().to(torch.int64).sum())
     return math.ldexp(float(total), -shift)
