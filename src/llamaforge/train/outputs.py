@@ -13,7 +13,6 @@ import torch
 
 from llamaforge.spec.job import JobSpec
 from llamaforge.train.exact.layout import Layout
-from llamaforge.train.model import DTYPES
 
 FULL = "model"
 MERGED = "merged"
@@ -52,7 +51,7 @@ def write(
         parameter.data = view
     _save_adapter(model, folder, spec)
     if spec.merge:
-        _save_model(_merged(model, DTYPES[spec.precision]), tokenizer, folder / MERGED)
+        _save_model(_merged(model), tokenizer, folder / MERGED)
 
 
 def _save_adapter(model: Any, folder: Path, spec: JobSpec) -> None:
@@ -65,9 +64,9 @@ def _save_adapter(model: Any, folder: Path, spec: JobSpec) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _merged(model: Any, dtype: torch.dtype) -> Any:
-    """Adds the adapters to the weights in fp32, then rounds once."""
-    return model.float().merge_and_unload().to(dtype)
+def _merged(model: Any) -> Any:
+    """Adds the adapters, which are fp32 by now, to the weights: each sum is rounded once."""
+    return model.merge_and_unload()
 
 
 def _save_model(model: Any, tokenizer: Any, folder: Path) -> None:
