@@ -38,6 +38,7 @@ def use(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)  # a library built with -ffast-math turns it on when loaded
     seen = team_size(threads)
     if torch.get_num_threads() != threads or seen not in (None, threads):
         raise LlamaForgeError(
