@@ -8,13 +8,20 @@ each rank is.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
-from llamaforge.train.group import Group
+from llamaforge.errors import LlamaForgeError
+from llamaforge.train.group import Group, GroupBroken
 
 _HEAD = 8
+
+
+class PeerFailed(LlamaForgeError):
+    """Another rank ended with an error; its own report says which."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +78,32 @@ class Ballot:
 def cast(group: Group, ballot: Ballot) -> list[Ballot]:
     """Gives this rank's ballot and returns everybody's, by rank."""
     return [Ballot.decode(row) for row in group.gather(ballot.encode()).tolist()]
+
+
+def agree(group: Group, compute: Callable[[], Ballot], *, tensors: int, where: str) -> list[Ballot]:
+    """Computes this rank's ballot, casts it and returns everybody's.
+
+    Args:
+        group: the ranks.
+        compute: does this rank's share of the work.
+        tensors: how many maxima everybody's ballot holds.
+        where: what is being computed, such as "step 3"; for the message.
+
+    Raises:
+        PeerFailed: another rank could not go on.
+        Exception: whatever `compute` raised; the others have been told.
+    """
+    try:
+        mine = compute()
+    except Exception:
+        with suppress(GroupBroken):  # a peer that is gone too must not hide what happened here
+            cast(group, Ballot(failed=True, maxima=(0.0,) * tensors))
+        raise
+    votes = cast(group, mine)
+    failed = [rank for rank, vote in enumerate(votes) if vote.failed]
+    if failed:
+        raise PeerFailed(f"rank {failed[0]} ended with an error in {where}")
+    return votes
 
 
 def largest(ballots: list[Ballot]) -> list[float]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from llamaforge.errors import LlamaForgeError
 from llamaforge.train.exact.layout import Layout
+from llamaforge.train.rows.feed import Feed
 from llamaforge.train.rows.tokens import Tokens
 from llamaforge.train.slice_pass import SlicePass
 from llamaforge.train.step import Slice
@@ -22,12 +23,14 @@ class Diagnosis:
     Args:
         layout: the trained tensors.
         passes: how a slice goes through the model.
+        feed: knows where a row came from.
         seed: the job's seed.
     """
 
-    def __init__(self, layout: Layout, passes: SlicePass, seed: int) -> None:
+    def __init__(self, layout: Layout, passes: SlicePass, feed: Feed, seed: int) -> None:
         self._layout = layout
         self._passes = passes
+        self._feed = feed
         self._seed = seed
 
     def __call__(self, step: int, piece: Slice, rows: Sequence[Tokens]) -> NotFinite:
@@ -44,15 +47,15 @@ class Diagnosis:
             hint="lower learning_rate, or use precision fp32; the last checkpoint is whole",
         )
 
-    @staticmethod
-    def _error(where: str, row: int, loss: float, tensor: str | None) -> NotFinite:
+    def _error(self, where: str, row: int, loss: float, tensor: str | None) -> NotFinite:
         what = [] if math.isfinite(loss) else [f"the loss is {loss}"]
         what += (
             [f"the first tensor with a gradient that is not finite is {tensor}"] if tensor else []
         )
         return NotFinite(
             f"{where}, row {row}: {'; '.join(what)}",
-            hint="lower learning_rate, or look at this row; the last checkpoint is whole",
+            hint=f"lower learning_rate, or look at line {self._feed.line(row)} of the dataset; "
+            "the last checkpoint is whole",
         )
 
     def _first_bad_tensor(self) -> str | None:
@@ -60,3 +63,20 @@ class Diagnosis:
             if not math.isfinite(largest):
                 return name
         return None
+
+
+def held_out(feed: Feed, passes: SlicePass, rows: Sequence[int]) -> NotFinite:
+    """The error for a slice of held-out rows whose loss is not finite; names the first such row."""
+    for row in rows:
+        loss = passes.evaluate([feed[row]]).loss
+        if not math.isfinite(loss):
+            return NotFinite(
+                f"held-out row {row}: the loss is {loss}",
+                hint=f"lower learning_rate, or look at line {feed.line(row)} of the held-out "
+                "rows' file; the last checkpoint is whole",
+            )
+    return NotFinite(
+        f"held-out rows {', '.join(map(str, rows))}: their loss is not finite, "
+        "though each row's alone is",
+        hint="lower learning_rate, or use precision fp32; the last checkpoint is whole",
+    )

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from functools import cached_property
 
 from llamaforge.spec import shares
 from llamaforge.train import ballot as ballots
+from llamaforge.train import diagnose
 from llamaforge.train.ballot import Ballot
 from llamaforge.train.group import Group
 from llamaforge.train.rows.feed import Feed
 from llamaforge.train.slice_pass import LOSS_BITS, SlicePass
+from llamaforge.train.step import Slice
 from llamaforge.train.work import slices_of
+
+_STRETCH = 256
+"""Rows that are packed together: the search for room stays short on large sets."""
 
 
 class HeldOut:
@@ -33,21 +40,37 @@ class HeldOut:
 
         Returns:
             The loss (NaN without any trained token), and the seconds that it took here.
+
+        Raises:
+            NotFinite: the loss of a row is NaN or infinite; the other ranks have been told.
+            PeerFailed: another rank could not go on.
         """
         begin = time.perf_counter()
-        # Packing a stretch at a time keeps the search for room short on large sets.
-        pieces = []
-        for at in range(0, len(self._rows), 256):
-            rows = self._rows[at : at + 256]
-            lengths = [self._feed[row].weight for row in rows]
-            pieces += slices_of(rows, lengths, self._budget)
-        mine = shares.assign([piece.tokens for piece in pieces], speeds)[group.rank]
-        loss = trained = 0
-        for index in mine:
-            result = passes.evaluate([self._feed[row] for row in pieces[index].rows])
-            loss += result.fixed
-            trained += result.trained
-        votes = ballots.cast(group, Ballot(loss=loss, trained=trained))
+        votes = ballots.agree(
+            group,
+            lambda: self._share(passes, speeds, group.rank),
+            tensors=0,
+            where="an evaluation",
+        )
         total = sum(vote.trained for vote in votes)
         summed = math.ldexp(sum(vote.loss for vote in votes), -LOSS_BITS)
         return (summed / total if total else math.nan), time.perf_counter() - begin
+
+    def _share(self, passes: SlicePass, speeds: Sequence[float], rank: int) -> Ballot:
+        loss = trained = 0
+        for index in shares.assign([piece.tokens for piece in self._slices], speeds)[rank]:
+            rows = self._slices[index].rows
+            result = passes.evaluate([self._feed[row] for row in rows])
+            if not math.isfinite(result.loss):
+                raise diagnose.held_out(self._feed, passes, rows)
+            loss += result.fixed
+            trained += result.trained
+        return Ballot(loss=loss, trained=trained)
+
+    @cached_property
+    def _slices(self) -> list[Slice]:
+        slices: list[Slice] = []
+        for at in range(0, len(self._rows), _STRETCH):
+            rows = self._rows[at : at + _STRETCH]
+            slices += slices_of(rows, [self._feed[row].weight for row in rows], self._budget)
+        return slices

@@ -87,7 +87,7 @@ def assemble(job: Job, folders: Folders, group: Group) -> Rig:
             layout,
             passes,
             seed=spec.seed,
-            diagnose=Diagnosis(layout, passes, spec.seed),
+            diagnose=Diagnosis(layout, passes, feed, spec.seed),
         ),
         close=lambda: [part.close() for part in (feed, held) if part] and None,
     )

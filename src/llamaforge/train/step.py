@@ -25,10 +25,6 @@ from llamaforge.train.slice_pass import LOSS_BITS, SlicePass
 _MOST_ATTEMPTS = 3
 
 
-class PeerFailed(LlamaForgeError):
-    """Another rank ended with an error; its own report says which."""
-
-
 @dataclass(frozen=True)
 class Slice:
     """One unit of work of a step."""
@@ -121,7 +117,12 @@ class StepRunner:
         scales = exponents(maxima, slices)
         for attempt in range(_MOST_ATTEMPTS):
             self._local.begin(scales, slices)
-            votes = self._compute(step, mine, rows, word)
+            votes = ballots.agree(
+                self._group,
+                lambda: self._my_slices(step, mine, rows, word()),
+                tensors=len(self._layout),
+                where=f"step {step + 1}",
+            )
             seen = ballots.largest(votes)
             over = overflows(seen, scales, slices)
             asked = exponents(seen, slices)
@@ -132,26 +133,6 @@ class StepRunner:
             if not any(over) and all(vote.kept_all for vote in votes):
                 return self._sum(votes, seen, scales, attempt)
         raise LlamaForgeError(f"step {step + 1} overflowed {_MOST_ATTEMPTS} times in a row")
-
-    def _compute(
-        self,
-        step: int,
-        mine: Sequence[Slice],
-        rows: Callable[[Slice], Sequence[Tokens]],
-        word: Callable[[], Ballot],
-    ) -> list[Ballot]:
-        """This rank's slices, then everybody's ballots."""
-        try:
-            said = self._my_slices(step, mine, rows, word())
-        except Exception:
-            nothing = (0.0,) * len(self._layout)
-            ballots.cast(self._group, Ballot(failed=True, maxima=nothing))
-            raise
-        votes = ballots.cast(self._group, said)
-        failed = [rank for rank, vote in enumerate(votes) if vote.failed]
-        if failed:
-            raise PeerFailed(f"rank {failed[0]} ended with an error in step {step + 1}")
-        return votes
 
     def _my_slices(
         self,

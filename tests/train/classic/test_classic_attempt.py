@@ -12,13 +12,13 @@ from torch.distributed import HashStore
 from jobs import make_job
 from llamaforge.errors import FleetError, LlamaForgeError, SpecError
 from llamaforge.spec.ranks import Failed, Finished
+from llamaforge.train.ballot import PeerFailed
 from llamaforge.train.classic import attempt as room
 from llamaforge.train.classic.attempt import Here, attempt, exit_code, rows_per_step
 from llamaforge.train.classic.exchange import Exchange
 from llamaforge.train.classic.launch import Launch
 from llamaforge.train.classic.leave import Leave
 from llamaforge.train.group import GroupBroken
-from llamaforge.train.step import PeerFailed
 
 
 def exchange(rank: int = 0, store: HashStore | None = None) -> Exchange:

@@ -76,6 +76,10 @@ class Feed:
             self._lead.asked()
         return tokens
 
+    def line(self, index: int) -> int:
+        """Where row `index` came from: line or row number of the file that a person wrote."""
+        return self._rows[index].line
+
     @property
     def problem(self) -> str | None:
         """Why tokens are not kept on disk although they should be; None while all is well."""
