@@ -186,6 +186,7 @@ def test_a_weight_that_is_not_a_number_stops_the_job_and_is_named(
     assert "step " in caught.value.message
     assert "slice " in caught.value.message
     assert "the first tensor" in caught.value.message
+    assert "line 22 of the dataset" in caught.value.hint, "rows held out come first there"
 
 
 def test_an_overflow_is_done_again_and_changes_nothing_else(
@@ -214,6 +215,44 @@ def test_a_finished_job_resumes_to_its_own_end(bundle: Path, tmp_path: Path) -> 
     assert kept.losses == []
     assert again.proof["weights_sha256"] == first.proof["weights_sha256"]
     assert again.proof["rows_trained"] == first.proof["rows_trained"]
+
+
+def test_a_resume_on_other_kernels_does_not_promise_the_same_numbers(
+    bundle: Path, tmp_path: Path
+) -> None:
+    run(job(save_steps=4, max_steps=4), bundle, tmp_path)
+    saved = tmp_path / "checkpoints" / "step-00000004"
+    again, _ = run(job(), bundle, tmp_path / "again", resume=saved)
+    assert again.proof["guarantee"] == "same numbers"
+    state = json.loads((saved / "state.json").read_text())
+    state["cursor"]["generations"][0]["canary"] = "0" * 64
+    (saved / "state.json").write_text(json.dumps(state))
+    other, _ = run(job(), bundle, tmp_path / "other", resume=saved)
+    assert other.proof["guarantee"] == "same rows"
+    assert "generation 1 computed the canary slice to other bits" in other.proof["guarantee_why"]
+
+
+def test_whoever_is_told_to_stop_saves_first_and_does_not_evaluate(
+    bundle: Path, tmp_path: Path
+) -> None:
+    kept = Kept()
+    outcome = train(
+        job(eval_steps=1),
+        place=PLACE,
+        folders=Folders(
+            bundle=bundle,
+            checkpoints=tmp_path / "checkpoints",
+            artifacts=tmp_path / "artifacts",
+            cache=tmp_path / "cache",
+        ),
+        group=Group.alone(),
+        reporter=kept,
+        stop=lambda: "SIGTERM" if len(kept.losses) == 2 else None,
+    )
+    assert outcome.stopped
+    assert kept.saved == [3]
+    assert [line["step"] for line in kept.lines if "heldout_loss" in line] == [0, 1, 2]
+    assert not (tmp_path / "artifacts").exists()
 
 
 def test_samples_and_held_out_losses_on_the_way(bundle: Path, tmp_path: Path) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from llamaforge.errors import IntegrityError
 from llamaforge.spec import shares
 from llamaforge.spec.job import Job
 from llamaforge.spec.schedule import learning_rate
-from llamaforge.train import outputs, roster, samples
+from llamaforge.train import agreement, journal, outputs, roster, samples
 from llamaforge.train.ballot import Ballot
 from llamaforge.train.exact import digest, guarantee, threads
 from llamaforge.train.exact.adamw import clipping
@@ -25,13 +24,9 @@ from llamaforge.train.place import Folders, Place
 from llamaforge.train.proof import make_proof
 from llamaforge.train.report import Reporter
 from llamaforge.train.rig import Rig, assemble
-from llamaforge.train.rows import lint
 from llamaforge.train.saving import Saver
 from llamaforge.train.step import StepSum
 from llamaforge.train.work import Work
-
-COMPARE_EVERY = 50
-"""Steps between comparisons of the ranks' weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +96,7 @@ class Run:
         self.generation = place.generation
         self.nodes: list[str] = []
         self.promise: Guarantee | None = None
+        self._first_step = 0
         self._heldout: float | None = None
         self._began = time.monotonic()
 
@@ -108,52 +104,54 @@ class Run:
 
     def start(self) -> None:
         """Takes over a checkpoint where there is one, and says under which promise it runs."""
-        rig, place = self.rig, self.place
+        rig = self.rig
+        self.nodes = roster.nodes(self.group, self.place.node)
+        # Measured on the weights that every generation begins with, so that one generation's
+        # machines can be held against another's.
+        rows = rig.planner.canary()
+        now = guarantee.measure(self.group, rig.passes, rows, self.nodes) if rows else None
         if self.folders.resume is not None:
-            rig.state.read(self.folders.resume)
-            self.cursor = rig.state.cursor
-            rig.publish()
-            last = max(past["generation"] for past in self.cursor.generations)
-            self.generation = max(place.generation, last + 1)
-            text = f"continues after step {self.cursor.step} of {self.job.total_steps}"
-            self.reporter.note("resume", text, step=self.cursor.step)
+            self._take_over(self.folders.resume)
+        self._first_step = self.cursor.step
         rig.feed.ahead(rig.planner.upcoming(self.cursor.step))
-        self.nodes = roster.nodes(self.group, place.node)
-        self.cursor.generations.append(
-            {
-                "generation": self.generation,
-                "first_step": self.cursor.step + 1,
-                "ranks": dict(Counter(self.nodes)),
-                "started": round(time.time(), 3),
-            }
+        if now is not None:
+            self.promise = guarantee.over_all(now, self.cursor.generations)
+        self.cursor.generations.append(self._entry())
+        journal.say_how_it_runs(
+            self.reporter,
+            rig,
+            promise=self.promise,
+            ranks=self.group.world_size,
+            slices=len(rig.planner.step(min(self.cursor.step, self.job.total_steps - 1)).slices),
         )
-        self._say_how_it_runs()
         if self.cursor.step == 0:
+            if self.place.rank == 0:
+                journal.say_lint(self.reporter, rig)
             self._evaluate()
             self.cursor.heldout_before = self._heldout
 
-    def _say_how_it_runs(self) -> None:
-        work = self.rig.planner.step(min(self.cursor.step, self.job.total_steps - 1))
-        canary = work.slices[0] if work.slices else None
-        if canary is not None:
-            rows = self.rig.planner.rows(canary)
-            self.promise = guarantee.measure(self.group, self.rig.passes, rows, self.nodes)
-            text = f"guarantee: {self.promise.promise.value}; {self.promise.why}"
-            self.reporter.note("guarantee", text, promise=self.promise.promise.value)
-        if not self.rig.passes.packed:
-            self.reporter.note(
-                "isolation", "this model mixes rows that share a slice; rows go through one by one"
-            )
-        if len(work.slices) < 2 * self.group.world_size and self.group.world_size > 1:
-            self.reporter.note(
-                "grain",
-                f"slices per step: {len(work.slices)}, for {self.group.world_size} ranks; "
-                "a larger batch_size shares the work better",
-                slices=len(work.slices),
-            )
-        if self.cursor.step == 0 and self.place.rank == 0:
-            for line in lint.of_feed(self.rig.feed).lines():
-                self.reporter.note("lint", line)
+    def _take_over(self, checkpoint: Path) -> None:
+        rig = self.rig
+        rig.state.read(checkpoint)
+        self.cursor = rig.state.cursor
+        rig.publish()
+        last = max(past["generation"] for past in self.cursor.generations)
+        self.generation = max(self.generation, last + 1)
+        text = f"continues after step {self.cursor.step} of {self.job.total_steps}"
+        self.reporter.note("resume", text, step=self.cursor.step)
+
+    def _entry(self) -> dict[str, Any]:
+        """This generation, as checkpoints and the proof keep it."""
+        promise = self.promise
+        return {
+            "generation": self.generation,
+            "first_step": self.cursor.step + 1,
+            "ranks": dict(Counter(self.nodes)),
+            "started": round(time.time(), 3),
+            "guarantee": promise.promise.value if promise else None,
+            "why": promise.why if promise else None,
+            "canary": promise.canary if promise else None,
+        }
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────
 
@@ -167,12 +165,12 @@ class Run:
             leaving = self._one_step(stop)
             step = self.cursor.step
             last = step == self.job.total_steps
-            if not last and self.spec.eval_steps and step % self.spec.eval_steps == 0:
-                self._evaluate()
             if self.place.rank == 0 and (leaving or last or self.saver.due(step)):
                 self.saver.save(self.rig.state)
             if leaving and not last:
-                return True
+                return True  # without an evaluation: whoever said stop may not wait for it
+            if not last and self.spec.eval_steps and step % self.spec.eval_steps == 0:
+                self._evaluate()
         return False
 
     def _one_step(self, stop: Callable[[], str | None]) -> bool:
@@ -180,21 +178,33 @@ class Run:
         rig, step = self.rig, self.cursor.step
         work = rig.planner.step(step)
         shared = shares.assign([piece.tokens for piece in work.slices], self.speeds())
-        digest_now = self._state_word() if step and step % COMPARE_EVERY == 0 else 0
+        state = self._state_word() if agreement.due(step, first=self._first_step) else 0
         result = rig.runner.run(
             step,
             slices=len(work.slices),
             mine=[work.slices[index] for index in shared[self.place.rank]],
             rows=rig.planner.rows,
             maxima=rig.state.maxima,
-            word=lambda: Ballot(stop=stop() is not None, state=digest_now),
+            word=lambda: Ballot(stop=stop() is not None, state=state),
         )
-        self._same_weights(result)
+        words = [vote.state for vote in result.ballots]
+        agreement.check(words, self.nodes, what=f"before step {step + 1} the weights")
         rate = self._commit(work, result)
         self.speeds.update(
             [vote.tokens for vote in result.ballots], [vote.nanoseconds for vote in result.ballots]
         )
-        self._report(result, shared, rate, time.monotonic() - begin)
+        if self.place.rank == 0:
+            line = journal.step_line(
+                self.cursor,
+                result,
+                epoch=self.cursor.step / self.job.steps_per_epoch,
+                rate=rate,
+                seconds=time.monotonic() - begin,
+                nodes=self.nodes,
+                shared=shared,
+                generation=self.generation,
+            )
+            self.reporter.metric(line)
         return any(vote.stop for vote in result.ballots)
 
     def _commit(self, work: Work, result: StepSum) -> float:
@@ -223,51 +233,10 @@ class Run:
         return rate
 
     def _state_word(self) -> int:
-        """63 bits of the weights' digest."""
-        return int.from_bytes(digest.of_vector(self.rig.optimizer.master)[:8], "little") >> 1
-
-    def _same_weights(self, result: StepSum) -> None:
-        """Refuses to go on with ranks whose weights have parted."""
-        words = [vote.state for vote in result.ballots]
-        odd = [rank for rank, word in enumerate(words) if word != words[0]]
-        if odd:
-            who = ", ".join(f"rank {rank} on {self.nodes[rank]}" for rank in odd)
-            raise IntegrityError(
-                f"before step {self.cursor.step + 1} the weights of {who} differ from rank 0's",
-                hint="continue from the last checkpoint with --auto-resume; if it happens again, "
-                "test the memory of that machine",
-            )
-
-    # ── words ─────────────────────────────────────────────────────────────────────────────────
-
-    def _report(
-        self,
-        result: StepSum,
-        shared: list[tuple[int, ...]],
-        rate: float,
-        seconds: float,
-    ) -> None:
-        by_node: Counter[str] = Counter()
-        for node, share in zip(self.nodes, shared, strict=True):
-            by_node[node] += len(share)
-        self.reporter.metric(
-            {
-                "step": self.cursor.step,
-                "epoch": round(self.cursor.step / self.job.steps_per_epoch, 4),
-                "loss": result.loss if result.trained else None,
-                "tokens": result.trained,
-                "total_tokens": result.tokens,
-                "lr": rate,
-                "grad_norm": result.norm,
-                "seconds": round(seconds, 6),
-                "tokens_per_second": round(result.tokens / seconds, 2),
-                "shares": dict(by_node),
-                "redone": result.redone,
-                "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                "generation": self.generation,
-                "chain": self.cursor.chain,
-            }
-        )
+        """63 bits of the weights' digest; one rank alone has nobody to compare with."""
+        if self.group.world_size == 1:
+            return 0
+        return agreement.word(digest.of_vector(self.rig.optimizer.master))
 
     def _evaluate(self) -> None:
         """Held-out loss and samples, where asked for."""
@@ -288,7 +257,7 @@ class Run:
     # ── finish ────────────────────────────────────────────────────────────────────────────────
 
     def finish(self, stopped: bool) -> Outcome:
-        """Writes artifacts and gives the proof."""
+        """Compares the ranks' results, writes artifacts and gives the proof."""
         if not stopped:
             self._evaluate()
         proof = make_proof(
@@ -298,6 +267,8 @@ class Run:
             heldout=None if stopped else self._heldout,
             seconds=time.monotonic() - self._began,
         )
+        both = (proof["weights_sha256"], proof["optimizer_sha256"])
+        agreement.check_end(self.group, both, self.nodes)
         if self.place.rank == 0 and not stopped:
             rig = self.rig
             outputs.write(

@@ -36,6 +36,7 @@ class Planner:
         self._feed = feed
         self._spec = job.spec
         self._last = job.total_steps
+        self._steps_per_epoch = job.steps_per_epoch
 
     def step(self, step: int) -> Work:
         """The work of step `step`, counted from 0."""
@@ -47,6 +48,12 @@ class Planner:
     def rows(self, piece: Slice) -> list[Tokens]:
         """The tokens of a slice's rows."""
         return [self._feed[row] for row in piece.rows]
+
+    def canary(self) -> list[Tokens]:
+        """The rows of the job's first slice; none when no row of an epoch has a trained token."""
+        works = (self.step(step) for step in range(self._steps_per_epoch))
+        first = next((work.slices[0] for work in works if work.slices), None)
+        return [] if first is None else self.rows(first)
 
     def upcoming(self, step: int) -> Iterator[int]:
         """Row numbers in the order in which they will be needed, from `step` on."""

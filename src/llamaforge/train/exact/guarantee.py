@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 
@@ -30,6 +31,8 @@ class Guarantee:
 
     promise: Promise
     why: str
+    canary: str
+    """SHA-256 of the canary slice's gradient as rank 0 computed it."""
 
 
 def measure(
@@ -39,8 +42,8 @@ def measure(
 
     Args:
         group: the ranks.
-        passes: how a slice goes through the model.
-        rows: the canary slice, the same on every rank.
+        passes: how a slice goes through the model, which has its first weights.
+        rows: the canary slice, the same on every rank and in every generation.
         nodes: node name of each rank, for the reason.
     """
     passes.train(rows, seed=(0, -1, -1))
@@ -49,8 +52,26 @@ def measure(
     odd = [rank for rank, other in enumerate(seen) if other != seen[0]]
     if not odd:
         who = "one rank computes everything" if len(seen) == 1 else f"all {len(seen)} ranks agree"
-        return Guarantee(Promise.SAME_NUMBERS, f"{who} on a canary slice ({mine.hex()[:12]})")
+        why = f"{who} on a canary slice ({mine.hex()[:12]})"
+        return Guarantee(Promise.SAME_NUMBERS, why, mine.hex())
+    canary = struct.pack("<4q", *seen[0]).hex()
     names = ", ".join(f"rank {rank} on {nodes[rank]}" for rank in odd)
-    return Guarantee(
-        Promise.SAME_ROWS, f"{names} computed the canary slice to other bits than {nodes[0]}"
-    )
+    why = f"{names} computed the canary slice to other bits than {nodes[0]}"
+    return Guarantee(Promise.SAME_ROWS, why, canary)
+
+
+def over_all(now: Guarantee, past: Sequence[Mapping[str, Any]]) -> Guarantee:
+    """The promise that a job can still make after the generations before this one.
+
+    Args:
+        now: what this generation measured.
+        past: the earlier generations, as a checkpoint keeps them.
+    """
+    for earlier in past:
+        which = f"generation {earlier['generation']}"
+        if earlier["guarantee"] == Promise.SAME_ROWS.value:
+            return Guarantee(Promise.SAME_ROWS, f"in {which}, {earlier['why']}", now.canary)
+        if earlier["canary"] != now.canary:
+            why = f"{which} computed the canary slice to other bits than this one"
+            return Guarantee(Promise.SAME_ROWS, why, now.canary)
+    return now
