@@ -9,7 +9,11 @@ machine.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from llamaforge.errors import UserError
 
 
 def state_dir() -> Path:
@@ -22,6 +26,22 @@ def cache_dir() -> Path:
     """The per-user folder for what can be made again: `$XDG_CACHE_HOME/llamaforge`."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "llamaforge"
+
+
+@contextmanager
+def writing_state(folder: Path) -> Iterator[None]:
+    """Around writes to a state folder: one that can't be written is a mistake, not a bug.
+
+    Raises:
+        UserError: names the folder and why.
+    """
+    try:
+        yield
+    except OSError as why:
+        raise UserError(
+            f"the state folder {folder} can't be written: {why.strerror or why}",
+            hint="make room or give it to this user, or choose another one with --state-dir",
+        ) from why
 
 
 def shipped(name: str) -> Path | None:

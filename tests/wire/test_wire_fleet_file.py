@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llamaforge.errors import FleetError
+from llamaforge.errors import FleetError, UserError
 from llamaforge.wire import fleet_file
 from llamaforge.wire.auth import allowed, header, keep_token, read_token
 from llamaforge.wire.fleet_file import FleetFile, Lock, lock_of
@@ -92,6 +92,12 @@ def test_a_disk_that_refuses_the_token_leaves_none(
     with pytest.raises(OSError, match="No space left"):
         keep_token(tmp_path / "token")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"state folder .*/file/state can't be written"):
+        Lock(tmp_path / "file" / "state" / "worker.lock").take()
 
 
 def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:

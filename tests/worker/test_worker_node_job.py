@@ -229,7 +229,10 @@ async def test_a_node_that_can_not_prepare_says_why(tmp_path: Path, error: Excep
     world.http.error = error
     await world.running
     (told,) = world.of(CannotStart)
-    assert str(error) in told.message  # type: ignore[attr-defined]
+    assert error.args[-1] in told.message  # type: ignore[attr-defined]
+    if isinstance(error, OSError):
+        assert str(tmp_path / "cache") in told.message  # type: ignore[attr-defined]
+        assert "--cache-dir" in told.hint  # type: ignore[attr-defined]
     assert world.runner.ranks == []
     assert list(world.jobs.iterdir()) == []
 

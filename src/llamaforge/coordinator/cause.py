@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from llamaforge.errors import LlamaForgeError
+
 _CONNECTION_WORDS = (
     "closed by peer",
     "connection reset",
@@ -55,7 +57,8 @@ def of_error(
     node: str, rank: int | None, kind: str, message: str, *, hint: str = "", user_error: bool
 ) -> Cause:
     """The cause that a rank or a worker reported itself."""
-    named = message if user_error or not kind else f"{kind}: {message}"
+    plain = user_error or kind in ("", LlamaForgeError.__name__)
+    named = message if plain else f"{kind}: {message}"
     text = message.lower()
     return Cause(
         node=node,

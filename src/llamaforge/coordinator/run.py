@@ -23,6 +23,7 @@ from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator.board import Board
 from llamaforge.coordinator.server import Server
 from llamaforge.errors import FleetError, UserError
+from llamaforge.paths import writing_state
 from llamaforge.spec.fleet import CoordinatorSettings
 from llamaforge.wire import fleet_file
 from llamaforge.wire.api import Status
@@ -40,7 +41,8 @@ async def run(settings: CoordinatorSettings) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Raises:
-        UserError: another coordinator uses the state folder, or the port is taken.
+        UserError: another coordinator uses the state folder, it can't be written, or the port is
+            taken.
     """
     state = Path(settings.state_dir)
     path = state / fleet_file.NAME
@@ -57,7 +59,8 @@ async def run(settings: CoordinatorSettings) -> None:
 async def _serve(settings: CoordinatorSettings, path: Path) -> None:
     ended = _ended_by_signal()
     identity, started = secrets.token_hex(8), time.time()
-    token = keep_token(path.parent / "token")
+    with writing_state(path.parent):
+        token = keep_token(path.parent / "token")
     streams = path.parent / "streams"
     shutil.rmtree(streams, ignore_errors=True)  # of jobs that ended with an earlier coordinator
     board = Board(
@@ -83,7 +86,8 @@ async def _serve(settings: CoordinatorSettings, path: Path) -> None:
     try:
         port = await _listen(runner, settings)
         host = _LOOPBACK.get(settings.host, settings.host)
-        fleet_file.write(path, FleetFile(host=host, port=port, token=token, pid=os.getpid()))
+        with writing_state(path.parent):
+            fleet_file.write(path, FleetFile(host=host, port=port, token=token, pid=os.getpid()))
         log.info("listening on %s:%d; fleet file %s", settings.host, port, path)
         jobs = asyncio.ensure_future(board.run())
         await asyncio.wait({jobs, ended}, return_when=asyncio.FIRST_COMPLETED)

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from llamaforge.errors import FleetError
-from llamaforge.paths import state_dir
+from llamaforge.paths import state_dir, writing_state
 
 NAME = "fleet.json"
 
@@ -104,6 +104,9 @@ class Lock:
 
         Returns:
             False when somebody else keeps it.
+
+        Raises:
+            UserError: its folder can't be written.
         """
         until = time.monotonic() + patience
         while not self._try():
@@ -113,8 +116,9 @@ class Lock:
         return True
 
     def _try(self) -> bool:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with writing_state(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as why:

@@ -133,7 +133,7 @@ class NodeJob:
     async def _prepared(self) -> bool:
         """Whether the bundle is laid out; if not, the coordinator has been told why."""
         self._preparing = asyncio.ensure_future(self._prepare())
-        why: LlamaForgeError | OSError
+        why: LlamaForgeError
         try:
             await self._preparing
             return True
@@ -141,8 +141,10 @@ class NodeJob:
             if not self._stopping:
                 raise
             why = FleetError(f"stopped before its ranks had started: {self._stopping}")
-        except (LlamaForgeError, OSError) as error:
+        except LlamaForgeError as error:
             why = error
+        except OSError as error:
+            why = self._refused(error)
         finally:
             self._preparing = None
         self._cannot_start(why)
@@ -155,15 +157,24 @@ class NodeJob:
         bundle = self._folder / "bundle"
         await asyncio.to_thread(self._store.lay_out, self._order.manifest, bundle)
 
-    def _cannot_start(self, why: LlamaForgeError | OSError) -> None:
+    def _refused(self, error: OSError) -> LlamaForgeError:
+        """A disk of this node refuses the job's files."""
+        where = error.filename or f"{self._cache} or {self._folder}"
+        return LlamaForgeError(
+            f"the job's files can't be kept in {where}: {error.strerror or error}",
+            hint="make room there, or choose other places with the worker's --cache-dir and "
+            "--state-dir",
+        )
+
+    def _cannot_start(self, why: LlamaForgeError) -> None:
         log.warning("job %s can't start here: %s", self.job_id, why)
         self._send(
             CannotStart(
                 job_id=self.job_id,
                 generation=self._order.generation,
                 kind=type(why).__name__,
-                message=why.message if isinstance(why, LlamaForgeError) else str(why),
-                hint=why.hint if isinstance(why, LlamaForgeError) else "",
+                message=why.message,
+                hint=why.hint,
                 user_error=isinstance(why, UserError),
             )
         )
@@ -176,7 +187,7 @@ class NodeJob:
             for number in numbers:
                 await self._start(number)
         except OSError as why:
-            self._cannot_start(why)
+            self._cannot_start(self._refused(why))
             self.kill()
         log.info("job %s: ranks %d to %d run", self.job_id, numbers[0], numbers[-1])
         await asyncio.gather(*(self._wait(number, rank) for number, rank in self._ranks.items()))

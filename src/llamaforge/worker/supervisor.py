@@ -15,6 +15,7 @@ import signal
 from pathlib import Path
 
 from llamaforge.errors import FleetError, UserError
+from llamaforge.paths import writing_state
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.wire.fleet_file import Lock
 from llamaforge.wire.messages import (
@@ -73,7 +74,8 @@ class Supervisor:
         """Works until SIGTERM or SIGINT; the second one doesn't wait for a checkpoint.
 
         Raises:
-            UserError: another worker uses the state folder, or no port is free.
+            UserError: another worker uses the state folder, it can't be written, or no port is
+                free.
         """
         limit_memory()
         lock = Lock(self._state / "worker.lock")
@@ -83,7 +85,8 @@ class Supervisor:
                 hint="give this one a folder of its own with --state-dir",
             )
         try:
-            self._identity = facts.identity(self._state)
+            with writing_state(self._state):
+                self._identity = facts.identity(self._state)
             self._clear_leftovers()
             await self._peer.start(self._coordinator_host())
             trim_memory()
