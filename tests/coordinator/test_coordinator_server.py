@@ -202,6 +202,23 @@ async def test_another_protocol_is_refused_with_both_named(http: Http) -> None:
     assert f"coordinator {PROTOCOL}" in answer.reason
 
 
+@pytest.mark.parametrize("name", ["", " ", "two\nlines", "\x1b[31mred", "x" * 300])
+async def test_a_name_that_would_spoil_a_log_is_refused(http: Http, name: str) -> None:
+    _, answer = await greet(http, hello(node=name))
+    assert isinstance(answer, Refusal)
+    assert "--name" in answer.reason
+
+
+async def test_a_frame_of_endless_depth_costs_its_connection_only(http: Http) -> None:
+    socket, _ = await greet(http, hello())
+    await socket.send_bytes(b'{"number":1,"body":' + b"[" * 200_000)
+    closed = await socket.receive(timeout=5)
+    assert closed.type is aiohttp.WSMsgType.CLOSE
+    assert closed.data == aiohttp.WSCloseCode.OK  # not "internal error"
+    _, again = await greet(http, hello())
+    assert isinstance(again, Welcome)
+
+
 async def test_two_workers_of_one_name_are_told_apart(http: Http) -> None:
     _, first = await greet(http, hello())
     assert isinstance(first, Welcome)

@@ -25,6 +25,9 @@ from llamaforge.wire.messages import (
 )
 from llamaforge.wire.session import Session
 
+LONGEST_NAME = 255
+"""Characters in a node's name; host names are no longer."""
+
 log = logging.getLogger("llamaforge.coordinator")
 
 
@@ -174,6 +177,10 @@ class Nodes:
             return Refusal(
                 reason=f"worker speaks protocol {hello.protocol} (LlamaForge {theirs}), "
                 f"coordinator {PROTOCOL} (LlamaForge {__version__}): install the same on both"
+            )
+        if not hello.node.strip() or not hello.node.isprintable() or len(hello.node) > LONGEST_NAME:
+            return Refusal(
+                reason=f"{hello.node[:80]!r} can't be a node's name: choose another one with --name"
             )
         if old and old.connection is not None and old.hello.identity != hello.identity:
             return Refusal(

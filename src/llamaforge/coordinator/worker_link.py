@@ -53,7 +53,7 @@ async def _carry(
                 message = node.session.take(frame.data)
                 if message is not None:
                     nodes.take(node, message)
-    except msgspec.MsgspecError as why:
+    except (msgspec.MsgspecError, RecursionError) as why:
         log.warning("node %s said something that can't be understood: %s", node.name, why)
     finally:
         writer.cancel()
