@@ -60,6 +60,12 @@ def test_the_command_is_torchrun_with_this_nodes_place() -> None:
     ]
 
 
+def test_a_relative_cache_is_where_the_worker_was_started(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = command(msgspec.structs.replace(SETTINGS, cache_dir="c"), SEAT)
+    assert argv[argv.index("--cache-dir") + 1] == str(tmp_path / "c")
+
+
 def test_cores_and_address_are_handed_on_where_they_are_set() -> None:
     argv = command(msgspec.structs.replace(SETTINGS, cores=3, address="10.0.0.9"), SEAT)
     assert argv[-4:] == ["--cores", "3", "--address", "10.0.0.9"]

@@ -11,7 +11,7 @@ import pytest
 
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.worker.busy import BusyLock
-from llamaforge.worker.classic import Watcher, watch
+from llamaforge.worker.classic import Watcher, _folder, watch
 from llamaforge.worker.store_probe import Kind, Sighting
 
 LOG = logging.getLogger("classic-test")
@@ -131,3 +131,11 @@ async def test_files_of_a_worker_that_was_killed_are_cleared(
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(watch(settings, BusyLock(), LOG), 0.05)
     assert not stale.exists()
+
+
+def test_a_relative_state_folder_is_where_the_worker_was_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = WorkerSettings(name="a", state_dir="s", cache_dir="c")
+    assert _folder(settings) == tmp_path / "s" / "classic"

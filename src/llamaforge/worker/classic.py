@@ -71,8 +71,8 @@ async def watch(settings: WorkerSettings, busy: BusyLock, log: logging.Logger) -
 
 
 def _folder(settings: WorkerSettings) -> Path:
-    """Where the files of running attempts are."""
-    return Path(settings.state_dir) / "classic"
+    """Where the files of running attempts are; absolute, since agents run in a folder of theirs."""
+    return Path(settings.state_dir).absolute() / "classic"
 
 
 def _look_with(settings: WorkerSettings) -> Look:

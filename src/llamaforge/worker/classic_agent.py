@@ -55,7 +55,7 @@ def command(settings: WorkerSettings, seat: Seat) -> list[str]:
         *(f"--master_addr={seat.store_address}", f"--master_port={seat.store_port}"),
         f"--local_addr={seat.local_address}",
         *("-m", "llamaforge.train.classic.peer"),
-        *("--name", settings.name, "--cache-dir", settings.cache_dir),
+        *("--name", settings.name, "--cache-dir", str(Path(settings.cache_dir).absolute())),
         *("--folder", str(seat.folder)),
         *(("--cores", str(settings.cores)) if settings.cores else ()),
         *(("--address", settings.address) if settings.address else ()),
