@@ -244,3 +244,9 @@ def test_torchruns_report_is_logged_only_where_no_rank_explained(explained: bool
     assert lines == ["error: no such option"]
     transcript.end(explained=explained)
     assert lines[1:] == ([] if explained else [POST_MORTEM, "Traceback"])
+
+
+def test_torchruns_report_on_a_rank_says_how_that_ended() -> None:
+    report = deque(["  local_rank: 0", "  exitcode  : -9 (pid: 7)", "  error_file: <N/A>", "===="])
+    assert ending(1, report) == "a rank ended with SIGKILL before it could say why"
+    assert ending(-35, deque()) == "torchrun ended with signal 35 before a rank could say why"

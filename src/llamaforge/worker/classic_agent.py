@@ -27,6 +27,8 @@ from llamaforge.worker.tether import tether
 _LONGEST_LINE = 1 << 16  # bytes; a longer one is handed on in pieces
 _REMEMBERED = 20
 _POST_MORTEM = re.compile(r"torch/distributed/elastic/multiprocessing/api.py:\d+\] failed")
+_RANKS_EXIT = re.compile(r"^\s*exitcode\s*:\s*(-?\d+)")
+"""A line of torchrun's report on a rank."""
 _NOT_INHERITED = (
     *("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "WORLD_SIZE", "NPROC_PER_NODE"),
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "TORCH_ELASTIC_WORKER_IDENTICAL"),
@@ -234,8 +236,16 @@ def ending(code: int, last_lines: deque[str]) -> str:
         code: exit code; negative for a signal.
         last_lines: the newest output.
     """
-    how = f"exit code {code}"
-    if code < 0:
-        how = signal.Signals(-code).name
+    for line in last_lines:
+        if found := _RANKS_EXIT.search(line):
+            return f"a rank ended with {_how(int(found[1]))} before it could say why"
     last = f"; its last line: {last_lines[-1]}" if last_lines else ""
-    return f"torchrun ended with {how} before a rank could say why{last}"
+    return f"torchrun ended with {_how(code)} before a rank could say why{last}"
+
+
+def _how(code: int) -> str:
+    """An exit code in words; negative for a signal."""
+    try:
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    except ValueError:  # a signal without a name
+        return f"signal {-code}"
