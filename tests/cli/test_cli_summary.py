@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.updates import ended, stream
+from cli.updates import ended, step, stream
 from jobs import make_job
 from llamaforge.cli.launch import Outcome, raise_if_failed
 from llamaforge.cli.options import parse
@@ -20,7 +20,7 @@ from llamaforge.cli.tally import Tally
 from llamaforge.errors import JobFailed, UserError
 from llamaforge.spec.job import JobSpec
 from llamaforge.spec.states import JobState
-from llamaforge.wire.updates import JobUpdate
+from llamaforge.wire.updates import JobUpdate, MetricLine
 
 
 def outcome(updates: list[JobUpdate], *, interrupted: bool = False) -> Outcome:
@@ -56,6 +56,13 @@ def test_a_stopped_job_says_how_to_go_on(tmp_path: Path) -> None:
     said = summary(outcome(updates))
     assert said["next"] == "llamaforge train --model tiny --dataset data.jsonl --auto-resume"
     assert lines(said)[-1].startswith("continue with: llamaforge train")
+
+
+def test_a_loss_before_training_is_no_loss_after(tmp_path: Path) -> None:
+    start = MetricLine(line={"step": 0, "heldout_loss": 2.5, "seconds": 1.0})
+    said = summary(outcome([start, step(1), ended(str(tmp_path), JobState.STOPPED)]))
+    assert (said["heldout_loss_before"], said["heldout_loss_after"]) == (2.5, None)
+    assert "held-out" not in "\n".join(lines(said))
 
 
 @pytest.mark.parametrize(("fixable", "kind"), [(True, UserError), (False, JobFailed)])

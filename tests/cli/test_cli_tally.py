@@ -39,7 +39,12 @@ def test_a_whole_stream_is_summed_up() -> None:
 
 def test_nothing_is_known_before_the_first_step() -> None:
     tally = Tally(10)
-    assert (tally.loss, tally.seconds_left, tally.shares, tally.heldout) == (None, None, {}, None)
+    assert (tally.loss, tally.seconds_left, tally.shares, tally.heldout) == (
+        None,
+        None,
+        {},
+        (None, None),
+    )
     assert tally.mean_tokens_per_second is None
 
 

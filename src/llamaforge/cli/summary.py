@@ -26,6 +26,7 @@ FILES = {
     "merged": "merged/model.safetensors",
     "metrics": "metrics.jsonl",
     "plot": "loss.svg",
+    "tensorboard": "tensorboard",
     "proof": "proof.json",
 }
 """What may stand in a job's folder, by what a person calls it."""
@@ -36,7 +37,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     ended, tally = outcome.ended, outcome.tally
     folder = Path(ended.output_dir)
     proof = ended.proof or {}
-    seen_before, seen_after = tally.heldout or (None, None)
+    seen_before, seen_after = tally.heldout
     stopped = ended.state is JobState.STOPPED
     return {
         "type": "summary",

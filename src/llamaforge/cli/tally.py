@@ -121,10 +121,11 @@ class Tally:
         return {node: n / total for node, n in self.slices.most_common()} if total else {}
 
     @property
-    def heldout(self) -> tuple[float, float] | None:
-        """Held-out loss of the first and the last evaluation; None before the first."""
-        losses = [e["heldout_loss"] for e in self.evaluations]
-        return (losses[0], losses[-1]) if losses else None
+    def heldout(self) -> tuple[float | None, float | None]:
+        """Held-out loss before the first step and at the last evaluation since; None: not seen."""
+        before = [e["heldout_loss"] for e in self.evaluations if not e.get("step")]
+        since = [e["heldout_loss"] for e in self.evaluations if e.get("step")]
+        return before[-1] if before else None, since[-1] if since else None
 
     def note(self, kind: str) -> NoteLine | None:
         """The newest note of a kind."""
