@@ -90,7 +90,7 @@ def test_the_last_step_of_an_epoch_may_be_short_and_max_steps_cuts(folder):
 def test_more_rows_per_step_than_rows_is_one_step_and_said(folder):
     prepared = make(folder, spec(batch_size=64))
     assert prepared.job.total_steps == 1
-    assert any("room for 64 rows and there are 10" in note for note in prepared.notes)
+    assert any("fewer rows (10) than a step takes (64)" in note for note in prepared.notes)
 
 
 def test_batch_size_per_process_is_multiplied(folder):

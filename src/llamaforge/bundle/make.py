@@ -177,7 +177,7 @@ def _check_disks(spec: JobSpec, model: Found, where: Place) -> None:
 def _notes(job: Job, resume: Resume | None, spec: JobSpec, rows: Dataset) -> Iterator[str]:
     if rows.train.rows < job.rows_per_step:
         yield (
-            f"a step has room for {job.rows_per_step} rows and there are {rows.train.rows}: "
+            f"there are fewer rows ({rows.train.rows}) than a step takes ({job.rows_per_step}): "
             "each epoch is one step"
         )
     if rows.heldout_scan is not None and Path(spec.dataset).samefile(rows.heldout_scan.source):
