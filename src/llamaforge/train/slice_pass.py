@@ -108,6 +108,8 @@ class SlicePass:
         ends = [torch.aminmax(piece) for piece in self._pieces]
         lowest, highest = (torch.stack(side) for side in zip(*ends, strict=True))
         largest = torch.maximum(-lowest, highest).float()
+        if len(self._pieces) == len(self._pieces_per_tensor):
+            return largest.tolist()
         return [part.max().item() for part in largest.split(self._pieces_per_tensor)]
 
     def logits(self, rows: Sequence[Tokens], keep: torch.Tensor) -> torch.Tensor:
