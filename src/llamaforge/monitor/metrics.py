@@ -2,8 +2,9 @@
 
 A step's line holds `step` (from 1; commits), `epoch`, `loss` (mean per trained token), `tokens`
 (trained in this step), `total_tokens`, `lr`, `grad_norm`, `seconds`, `tokens_per_second`, `shares`
-(slices per node), `redone` (times the step was done again) and `chain`. An evaluation's line holds
-`step` and `heldout_loss`. Readers ignore keys that they don't know.
+(slices per node), `redone` (times the step was done again), `memory` (peak resident bytes of rank
+0), `generation` and `chain`. An evaluation's line holds `step`, `heldout_loss` and `seconds`.
+Readers ignore keys that they don't know.
 """
 
 from __future__ import annotations
