@@ -126,6 +126,15 @@ def test_a_users_mistake_keeps_its_exit_code_and_spares_the_log(world: World) ->
     assert "noise" not in outcome.reason
 
 
+def test_a_rank_that_heard_of_a_failure_is_not_its_cause(world: World) -> None:
+    """Its word may arrive before the word of the rank that failed."""
+    world.run()
+    world.generation.said(0, Failed(kind="PeerFailed", message="rank 3 ended with an error"))
+    world.generation.said(3, Failed(kind="NotFinite", message="step 4, row 7: the loss is nan"))
+    world.exit(0, 1, 2, 3, code=1, ordered=True)
+    assert "row 7: the loss is nan" in world.outcome().reason
+
+
 def test_a_missed_peer_gives_the_cause_a_moment_to_show(world: World) -> None:
     world.run()
     world.generation.said(0, Failed(kind="GroupBroken", message="rank 0 lost a peer"))

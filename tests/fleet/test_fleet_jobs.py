@@ -14,7 +14,7 @@ import pytest
 from fleet_rig import Rig, alive, until_metric
 from llamaforge.errors import FleetError, UserError
 from llamaforge.spec.states import JobState, NodeState
-from llamaforge.wire.updates import GenerationStarted, LogLine, MetricLine
+from llamaforge.wire.updates import GenerationStarted, LogLine, MetricLine, StateChanged
 
 
 @pytest.fixture
@@ -147,7 +147,10 @@ async def test_stop_checkpoints_and_a_second_stop_kills(rig: Rig) -> None:
         updates = client.follow("killed")
         await until_metric(updates)
         await client.stop("queued", "not wanted")
-        *_, ended = [update async for update in client.follow("queued")]
+        behind = [update async for update in client.follow("queued")]
+        ended = behind[-1]
+        waits = [u.reason for u in behind if isinstance(u, StateChanged)]
+        assert any(reason.startswith("waits behind ") for reason in waits)
         assert ended.reason == "not wanted; had not started"
         await client.stop("killed", "stopped by the user", now=True)
         *_, ended = [update async for update in updates]

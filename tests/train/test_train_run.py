@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jobs import make_job
 from llamaforge.data.store import Rows
+from llamaforge.errors import LlamaForgeError
 from llamaforge.spec.job import Job
 from llamaforge.spec.schedule import learning_rate
 from llamaforge.spec.slices import Order
@@ -273,3 +274,12 @@ def test_rows_without_a_trained_token_are_counted_but_train_nothing(
     assert outcome.proof["rows_trained"] == 5
     assert outcome.proof["tokens"] == 0
     assert kept.losses == [None, None, None], "there is no loss, and it is not said to be 0"
+
+
+def test_a_disk_that_refuses_the_results_is_said_in_one_sentence(
+    bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "artifacts").write_text("in the way")
+    with pytest.raises(LlamaForgeError, match="the results can't be written") as caught:
+        run(job(max_steps=2), bundle, tmp_path)
+    assert "--auto-resume" in caught.value.hint

@@ -99,6 +99,9 @@ class Board:
         for ended in [job for job in self.jobs() if job.state.final][:-REMEMBERED]:
             self._jobs.pop(ended.id).stream.remove()
         log.info("job %s is queued", job_id)
+        before = [job for job in self.jobs() if not job.state.final and job is not record]
+        if before:
+            record.enter(JobState.QUEUED, f"waits behind {before[-1].id}")
         self._wake_up()
         return record
 

@@ -18,8 +18,8 @@ _CONNECTION_WORDS = (
     "connection closed",
     "socket timeout",
 )
-_BROKEN = "GroupBroken"
-"""The class of the error that a rank reports when another one has left a collective."""
+_FOLLOWS = ("GroupBroken", "PeerFailed")
+"""Classes of the errors that a rank reports when another one has left, or said that it failed."""
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ def of_error(
         hint=hint,
         user_error=user_error,
         consequence=not user_error
-        and (kind == _BROKEN or any(words in text for words in _CONNECTION_WORDS)),
+        and (kind in _FOLLOWS or any(words in text for words in _CONNECTION_WORDS)),
     )
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
+from llamaforge.errors import LlamaForgeError
 from llamaforge.spec.job import JobSpec
 from llamaforge.train.exact.layout import Layout
 
@@ -40,18 +42,27 @@ def write(
         layout: the trained tensors.
         master: their fp32 values, flat.
         parameters: the same tensors in the model.
+
+    Raises:
+        LlamaForgeError: the disk is full or refuses.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.chat_template = chat_template
-    tokenizer.save_pretrained(folder)
-    if spec.method == "full":
-        _save_model(model, tokenizer, folder / FULL)
-        return
-    for parameter, view in zip(parameters, layout.views(master), strict=True):
-        parameter.data = view
-    _save_adapter(model, folder, spec)
-    if spec.merge:
-        _save_model(_merged(model), tokenizer, folder / MERGED)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.chat_template = chat_template
+        tokenizer.save_pretrained(folder)
+        if spec.method == "full":
+            _save_model(model, tokenizer, folder / FULL)
+            return
+        for parameter, view in zip(parameters, layout.views(master), strict=True):
+            parameter.data = view
+        _save_adapter(model, folder, spec)
+        if spec.merge:
+            _save_model(_merged(model), tokenizer, folder / MERGED)
+    except (OSError, SafetensorError) as error:
+        raise LlamaForgeError(
+            f"the results can't be written to {folder}: {error}",
+            hint="the last checkpoint is whole: make room and go on with --auto-resume",
+        ) from error
 
 
 def _save_adapter(model: Any, folder: Path, spec: JobSpec) -> None:

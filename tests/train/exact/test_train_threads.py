@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from llamaforge.train.exact import threads
+
 SCRIPT = """
 from llamaforge.train.exact import threads
 threads.sanitise_environment() if {sanitise} else None
@@ -36,3 +38,12 @@ def test_a_parallel_region_of_another_size_is_refused() -> None:
     done = run(False, OMP_THREAD_LIMIT="1")
     assert done.returncode != 0
     assert "a parallel region here has 1" in done.stderr
+
+
+def test_what_is_set_for_ranks_is_ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait must sleep: spinning ones starve each other on a shared machine."""
+    monkeypatch.setattr(os, "environ", {"OMP_WAIT_POLICY": "ACTIVE", "MKL_CBWR": "x", "PATH": "p"})
+    assert threads.sanitise_environment() == ["MKL_CBWR", "OMP_WAIT_POLICY"]
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert os.environ["PATH"] == "p"
+    assert "MKL_CBWR" not in os.environ

@@ -51,8 +51,8 @@ def measure(
     seen = group.gather(torch.tensor(struct.unpack("<4q", mine), dtype=torch.int64)).tolist()
     odd = [rank for rank, other in enumerate(seen) if other != seen[0]]
     if not odd:
-        who = "one rank computes everything" if len(seen) == 1 else f"all {len(seen)} ranks agree"
-        why = f"{who} on a canary slice ({mine.hex()[:12]})"
+        agree = f"all {len(seen)} ranks agree on a canary slice ({mine.hex()[:12]})"
+        why = agree if len(seen) > 1 else "one rank computes everything"
         return Guarantee(Promise.SAME_NUMBERS, why, mine.hex())
     canary = struct.pack("<4q", *seen[0]).hex()
     names = ", ".join(f"rank {rank} on {nodes[rank]}" for rank in odd)

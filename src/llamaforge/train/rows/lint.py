@@ -107,7 +107,10 @@ class LintReport(msgspec.Struct, frozen=True, kw_only=True):
     def lines(self) -> list[str]:
         """The report for a person; warnings come last and begin with `warning: `."""
         looked = f"a sample of {self.checked:,} of them" if self.sampled else "all of them"
-        lines = [f"{self.rows:,} rows used, {sum(d.rows for d in self.dropped):,} dropped"]
+        lines = [
+            f"{self.rows:,} row{'s' * (self.rows != 1)} used, "
+            f"{sum(d.rows for d in self.dropped):,} dropped"
+        ]
         lines += [f"dropped {d.rows:,}: {d.reason} ({', '.join(d.first)})" for d in self.dropped]
         if self.duplicates:
             lines.append(f"{self.duplicates:,} rows repeat an earlier one; they are kept")
