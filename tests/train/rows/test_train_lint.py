@@ -82,7 +82,7 @@ def test_the_scan_adds_what_was_dropped() -> None:
         size=1,
     )
     lines = check([tokens("..X")], scan=scan).lines()
-    assert lines[0] == "1 rows used, 2 dropped"
+    assert lines[0] == "1 row used, 2 dropped"
     assert "dropped 2: empty text (a:1, a:4)" in lines
     assert "3 rows repeat an earlier one; they are kept" in lines
 
