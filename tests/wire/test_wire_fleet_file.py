@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -49,6 +50,15 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(FleetError, match=r"fleet\.json can't be read"):
         fleet_file.read(path)
+
+
+def test_two_who_ask_at_once_do_not_take_each_other_for_the_holder(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    with path.open("w") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert not Lock(path).taken()
+        fcntl.flock(asking, fcntl.LOCK_EX)
+        assert Lock(path).taken()
 
 
 def test_a_lock_is_taken_once(tmp_path: Path) -> None:

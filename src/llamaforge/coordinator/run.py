@@ -49,6 +49,9 @@ async def run(settings: CoordinatorSettings) -> None:
     lock = fleet_file.lock_of(path)
     if not await asyncio.to_thread(lock.take):
         raise _runs_already(path)
+    path.unlink(
+        missing_ok=True
+    )  # one that was killed left its own, and the lock now vouches for it
     try:
         await _serve(settings, path)
     finally:

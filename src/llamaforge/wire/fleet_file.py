@@ -115,12 +115,12 @@ class Lock:
             time.sleep(0.02)
         return True
 
-    def _try(self) -> bool:
+    def _try(self, kind: int = fcntl.LOCK_EX) -> bool:
         with writing_state(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except OSError as why:
             os.close(handle)
             if why.errno in (errno.EAGAIN, errno.EACCES):
@@ -136,10 +136,13 @@ class Lock:
             self._handle = None
 
     def taken(self) -> bool:
-        """Whether another process (or another `Lock`) holds it now."""
+        """Whether another process (or another `Lock`) holds it now.
+
+        Asks with a shared lock, so that two who ask at once don't take each other for the holder.
+        """
         if not self.path.exists():
             return False
         mine = Lock(self.path)
-        got = mine.take(patience=0)
+        got = mine._try(fcntl.LOCK_SH)
         mine.free()
         return not got
