@@ -24,7 +24,7 @@ SHORT = timedelta(seconds=20)
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def look_at(port: int, *, nodes: int = 2, timeout: float = 2.0) -> Sighting:
+async def look_at(port: int, *, nodes: int = 2, timeout: float = 10.0) -> Sighting:
     return await look("127.0.0.1", port, node_rank=1, world_size=nodes, timeout=timeout)
 
 
