@@ -6,7 +6,6 @@ and `verify` says which file and why.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from llamaforge.bundle import digest
 from llamaforge.bundle.disk import Disk
 from llamaforge.bundle.manifest import Entry, Manifest
 from llamaforge.errors import IntegrityError
@@ -23,7 +23,6 @@ STATE = "state.json"
 MANIFEST = "manifest.json"
 
 _NAMED = re.compile(r"step-([0-9]{8})(\.\w+)?")
-_CHUNK = 1 << 20
 
 
 class _Seal(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +52,7 @@ def seal(folder: Path, step: int, disk: Disk) -> None:
     for file in _files(folder):
         disk.sync_file(file)  # before the manifest promises its bytes
         relative = file.relative_to(folder).as_posix()
-        entries.append(Entry(path=relative, sha256=_sha256(file), size=file.stat().st_size))
+        entries.append(Entry(path=relative, sha256=digest.of_file(file), size=file.stat().st_size))
     manifest = folder / MANIFEST
     content = _Seal(step=step, files=Manifest(entries=tuple(entries)))
     disk.write(manifest, msgspec.json.format(msgspec.json.encode(content)))
@@ -115,16 +114,8 @@ def _compare(path: Path, manifest: Manifest) -> None:
         if size != promise.size:
             raise IntegrityError(f"{file}: has {size} bytes, not {promise.size}")
     for relative, file in present.items():
-        if _sha256(file) != promised[relative].sha256:
+        if digest.of_file(file) != promised[relative].sha256:
             raise IntegrityError(f"{file}: its SHA-256 differs from the one in {MANIFEST}")
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _files(folder: Path) -> Iterator[Path]:

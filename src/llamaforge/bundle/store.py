@@ -22,11 +22,9 @@ from pathlib import Path
 
 import msgspec
 
+from llamaforge.bundle import digest
 from llamaforge.bundle.manifest import Entry, Manifest, check_digest
 from llamaforge.errors import IntegrityError
-
-CHUNK = 1 << 20
-"""Bytes read at a time when a file is digested."""
 
 _log = logging.getLogger(__name__)
 
@@ -274,17 +272,14 @@ class BlobStore:
         return sha256 if len(sha256) == 64 else None
 
     def _learn_digest(self, reference: Reference) -> str:
-        total = hashlib.sha256()
-        with Path(reference.path).open("rb") as file:
-            while data := file.read(CHUNK):
-                total.update(data)
+        sha256 = digest.of_file(Path(reference.path))
         if not reference.unchanged():
             raise IntegrityError(
                 f"{reference.path} changed while it was read", hint="run the command again"
             )
         with suppress(OSError):  # a cache that can't remember is only slower
-            self._write_small(self._digest_note(reference), total.hexdigest().encode())
-        return total.hexdigest()
+            self._write_small(self._digest_note(reference), sha256.encode())
+        return sha256
 
     def _write_small(self, target: Path, data: bytes) -> None:
         """Writes a small file so that readers see the old one or the whole new one."""

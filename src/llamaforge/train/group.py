@@ -26,7 +26,7 @@ at once: its connections are reset."""
 
 
 class GroupBroken(LlamaForgeError):
-    """A peer left in the middle of a collective; the generation is over."""
+    """A peer left while others waited for it; the generation is over."""
 
 
 class Group:
@@ -125,6 +125,4 @@ class Group:
             work.wait()
         except RuntimeError as error:
             first_line = str(error).splitlines()[0]
-            raise GroupBroken(
-                f"rank {self.rank} lost a peer in the middle of a step: {first_line}"
-            ) from error
+            raise GroupBroken(f"rank {self.rank} lost a peer: {first_line}") from error

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from llamaforge.bundle.digest import of_file
 from llamaforge.data.store import Rows
 from llamaforge.spec.job import Job
 from llamaforge.train import isolation, model
 from llamaforge.train.diagnose import Diagnosis
 from llamaforge.train.evaluate import HeldOut
-from llamaforge.train.exact import digest
 from llamaforge.train.exact.adamw import AdamW
 from llamaforge.train.exact.layout import Layout
 from llamaforge.train.group import Group
@@ -95,5 +95,5 @@ def assemble(job: Job, folders: Folders, group: Group) -> Rig:
 
 def _feed(job: Job, folders: Folders, encoder: Encoder, part: str) -> Feed:
     source = folders.bundle / "data" / f"{part}.jsonl"
-    key = job_cache_key(folders.bundle, job.spec, digest.of_file(source))
+    key = job_cache_key(folders.bundle, job.spec, of_file(source))
     return Feed(Rows(source), encoder, folder=folders.cache, key=key)

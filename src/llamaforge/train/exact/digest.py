@@ -1,10 +1,9 @@
-"""SHA-256 of tensors and files: what two runs are compared by."""
+"""SHA-256 of tensors: what two runs are compared by."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
@@ -23,12 +22,3 @@ def of_vector(vector: torch.Tensor) -> bytes:
     """SHA-256 of one flat tensor's bytes, as 32 bytes."""
     flat = vector.detach().cpu().contiguous().view(torch.uint8)
     return hashlib.sha256(flat.numpy().data).digest()
-
-
-def of_file(path: Path) -> str:
-    """SHA-256 of a file's content, read piece by piece."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            total.update(piece)
-    return total.hexdigest()
