@@ -1,4 +1,4 @@
-"""How a worker and a coordinator are set up: flag, then environment, then default.
+"""How a worker and a coordinator are set up: flag, environment, settings file, default.
 
 The variables are torchrun's where torchrun has one (`MASTER_ADDR`, `NODE_RANK`, …), so that a
 unit file written for it works; the others begin with `LLAMAFORGE_`.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from msgspec import Meta
 
 from llamaforge import paths
 from llamaforge.errors import SpecError
+from llamaforge.spec.settings_file import SettingsFile
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1, le=4096)]
@@ -95,6 +97,22 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     hf_home: Annotated[
         str | None, _from("HF_HOME", "folder of the Hugging Face cache, for the ranks")
     ] = None
+    allow: Annotated[
+        str | None,
+        _from(
+            "LLAMAFORGE_ALLOW",
+            "addresses, networks and hosts, separated by commas, that may connect to the health "
+            "and metrics port, besides this machine, the coordinator and MASTER_ADDR",
+        ),
+    ] = None
+    network_timeout: Annotated[
+        Seconds,
+        _from(
+            "LLAMAFORGE_NETWORK_TIMEOUT",
+            "seconds that a rank waits for another that is silent but not gone; longer for slow "
+            "or busy networks",
+        ),
+    ] = 600.0
 
 
 class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,22 +145,29 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
 Settings = TypeVar("Settings", WorkerSettings, CoordinatorSettings)
 
 
-def worker_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> WorkerSettings:
+def worker_settings(
+    flags: Mapping[str, Any], environ: Mapping[str, str], file: SettingsFile | None = None
+) -> WorkerSettings:
     """Resolves a worker's settings.
+
+    Under systemd the folders default to the unit's StateDirectory= and CacheDirectory=, and the
+    token to its credential (systemd.exec(5)).
 
     Args:
         flags: by field name, from the command line; None means not given.
         environ: the process's environment.
+        file: the settings file, if there is one.
 
     Raises:
-        SpecError: a value is wrong; names the flag or variable and the value.
+        SpecError: a value is wrong; names where it came from and the value.
     """
     defaults = {
         "name": _host_name(),
-        "state_dir": str(paths.state_dir()),
-        "cache_dir": str(paths.cache_dir()),
+        "state_dir": _first_folder(environ, "STATE_DIRECTORY") or str(paths.state_dir()),
+        "cache_dir": _first_folder(environ, "CACHE_DIRECTORY") or str(paths.cache_dir()),
+        "token_file": _credential(environ, "token"),
     }
-    settings = _resolve(WorkerSettings, flags, environ, defaults)
+    settings = _resolve(WorkerSettings, flags, environ, defaults, file)
     if settings.master_addr is not None and settings.node_rank >= settings.world_size:
         raise SpecError(
             f"NODE_RANK is {settings.node_rank}, but WORLD_SIZE is {settings.world_size} nodes",
@@ -169,8 +194,9 @@ def _resolve(
     flags: Mapping[str, Any],
     environ: Mapping[str, str],
     defaults: Mapping[str, Any],
+    file: SettingsFile | None = None,
 ) -> Settings:
-    """Takes each field from flag, environment or default, and checks it where it came from."""
+    """Takes each field from flag, environment, file or default; checks it where it came from."""
     values: dict[str, Any] = dict(defaults)
     for field in msgspec.structs.fields(kind):
         variable = _meta(field)["variable"]
@@ -178,6 +204,8 @@ def _resolve(
             source, value = f"--{field.name.replace('_', '-')}", flags[field.name]
         elif environ.get(variable):
             source, value = variable, environ[variable]
+        elif file is not None and file.values.get(variable):
+            source, value = f"{variable} in {file.path}", file.values[variable]
         else:
             continue
         try:
@@ -193,6 +221,18 @@ def _meta(field: msgspec.structs.FieldInfo) -> dict[str, str]:
     """The variable and the description of a field."""
     meta = next(m for m in reversed(field.type.__metadata__) if m.extra)
     return {"variable": str(meta.extra["variable"]), "description": str(meta.description)}
+
+
+def _first_folder(environ: Mapping[str, str], variable: str) -> str:
+    """The first of the folders that systemd has made for the unit; "" without systemd."""
+    return environ.get(variable, "").partition(":")[0]
+
+
+def _credential(environ: Mapping[str, str], name: str) -> str | None:
+    """The file of a credential that the unit was given; None when it is missing or empty."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder, name) if folder else None
+    return str(path) if path and path.is_file() and path.stat().st_size else None
 
 
 def _host_name() -> str:
