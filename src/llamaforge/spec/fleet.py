@@ -176,6 +176,16 @@ def worker_settings(
     return settings
 
 
+def network_timeout(environ: Mapping[str, str]) -> float:
+    """The one setting of a worker that also counts where there is none: under plain torchrun.
+
+    Raises:
+        SpecError: the variable's value is wrong.
+    """
+    variable = variables(WorkerSettings)["network_timeout"]
+    return worker_settings({}, {variable: environ.get(variable, "")}).network_timeout
+
+
 def coordinator_settings(
     flags: Mapping[str, Any], environ: Mapping[str, str]
 ) -> CoordinatorSettings:
@@ -229,10 +239,13 @@ def _first_folder(environ: Mapping[str, str], variable: str) -> str:
 
 
 def _credential(environ: Mapping[str, str], name: str) -> str | None:
-    """The file of a credential that the unit was given; None when it is missing or empty."""
+    """The file of a credential that the unit was given; None when it is missing or blank.
+
+    The unit's default for a missing one is a line break: systemd takes no empty credential.
+    """
     folder = environ.get("CREDENTIALS_DIRECTORY")
     path = Path(folder, name) if folder else None
-    return str(path) if path and path.is_file() and path.stat().st_size else None
+    return str(path) if path and path.is_file() and path.read_bytes().strip() else None
 
 
 def _host_name() -> str:

@@ -54,6 +54,10 @@ class Notify:
         """Feeds the watchdog."""
         self._send("WATCHDOG=1")
 
+    def unwatched(self) -> None:
+        """Ends the watchdog, for a program that can't feed it."""
+        self._send("WATCHDOG_USEC=0")
+
     def reloading(self) -> None:
         """The configuration is being read again; `ready` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(_MONOTONIC) // 1000}")
