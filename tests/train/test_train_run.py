@@ -18,6 +18,7 @@ from jobs import make_job
 from llamaforge.data.store import Rows
 from llamaforge.errors import LlamaForgeError
 from llamaforge.spec.job import Job
+from llamaforge.spec.ranks import Progress
 from llamaforge.spec.schedule import learning_rate
 from llamaforge.spec.slices import Order
 from llamaforge.train.diagnose import NotFinite
@@ -44,6 +45,10 @@ class Kept:
         self.lines: list[dict[str, Any]] = []
         self.notes: list[tuple[str, str]] = []
         self.saved: list[int] = []
+        self.told: list[Progress] = []
+
+    def progress(self, word: Progress) -> None:
+        self.told.append(word)
 
     def metric(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
@@ -200,6 +205,14 @@ def test_an_overflow_is_done_again_and_changes_nothing_else(
     outcome, kept = run(asked, bundle, tmp_path)
     assert outcome.proof["steps_redone"] > 0
     assert kept.losses == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_worker_hears_of_every_step(bundle: Path, tmp_path: Path) -> None:
+    _, kept = run(job(), bundle, tmp_path)
+    assert [word.step for word in kept.told] == list(range(16))
+    assert {(word.total_steps, word.nodes, word.rank) for word in kept.told} == {(15, 1, 0)}
+    assert kept.told[0].tokens_per_second is None
+    assert all(word.tokens_per_second > 0 for word in kept.told[1:])
 
 
 def test_saves_where_asked_and_keeps_the_last(bundle: Path, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """This node's folder for the job: checkpoints and artifacts are written below it."""
     cache_dir: str
     """Where tokenised rows are kept between jobs."""
+    network_timeout: float = 600.0
+    """Seconds that a collective waits for a peer that is silent but not gone."""
 
 
 # ── said by the worker ────────────────────────────────────────────────────────────────────────
@@ -70,6 +72,22 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, tag="metric"):
     """One line of metrics.jsonl, as written there (see `monitor.metrics`)."""
 
     line: dict[str, Any]
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+    """Where the job is, told by every rank to its own worker, for its status and its journal."""
+
+    job: str
+    """The job's id."""
+    generation: int
+    rank: int
+    world_size: int
+    nodes: int
+    step: int
+    """Steps that are committed."""
+    total_steps: int
+    tokens_per_second: float | None = None
+    """Of all ranks together, in the last step; None before the first one."""
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True, tag="note"):
@@ -108,4 +126,4 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """True when the person who asked can fix it: the exit code is then 2."""
 
 
-FromRank = StoreReady | Metric | Note | CheckpointDone | Finished | Failed
+FromRank = StoreReady | Metric | Progress | Note | CheckpointDone | Finished | Failed

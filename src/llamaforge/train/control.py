@@ -15,10 +15,12 @@ from llamaforge.spec.ranks import (
     FromRank,
     Metric,
     Note,
+    Progress,
     Rendezvous,
     Stop,
     ToRank,
 )
+from llamaforge.train.report import Silent
 
 LOOK_SECONDS = 0.1
 """Between two looks for a wish to stop, while a rank waits for others."""
@@ -88,11 +90,19 @@ class Control:
         self._told.set()
 
 
-class ControlReporter:
-    """The reporter of rank 0 in a fleet: everything goes up the pipe."""
+class ProgressReporter(Silent):
+    """The reporter of every rank in a fleet but the first: its worker hears where the job is."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
+
+    def progress(self, word: Progress) -> None:
+        """Says where the job is."""
+        self._control.say(word)
+
+
+class ControlReporter(ProgressReporter):
+    """The reporter of rank 0 in a fleet: everything goes up the pipe."""
 
     def metric(self, line: dict[str, Any]) -> None:
         """Sends a metric line."""

@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from llamaforge.spec.job import Job
+from llamaforge.spec.ranks import Progress
 from llamaforge.train.exact.guarantee import Guarantee
+from llamaforge.train.place import Place
 from llamaforge.train.report import Reporter
 from llamaforge.train.rig import Rig
 from llamaforge.train.rows import lint
@@ -47,6 +50,19 @@ def say_lint(reporter: Reporter, rig: Rig) -> None:
     """What a person should know about their rows."""
     for line in lint.of_feed(rig.feed).lines():
         reporter.note("lint", line)
+
+
+def progress(job: Job, place: Place, generation: int, nodes: Sequence[str]) -> Progress:
+    """Where a job is before the generation's first step; `msgspec.structs.replace` the rest."""
+    return Progress(
+        job=job.id,
+        generation=generation,
+        rank=place.rank,
+        world_size=place.world_size,
+        nodes=len(set(nodes)),
+        step=0,
+        total_steps=job.total_steps,
+    )
 
 
 def step_line(

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import traceback
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import msgspec
 
 from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.spec.ranks import Assignment, Failed, Finished, StoreReady
+from llamaforge.train import title
 from llamaforge.train.exact import threads
 
 MET = "met"
@@ -35,6 +37,7 @@ def main() -> int:
     parser.add_argument("--control-fd", type=int, required=True)
     options = parser.parse_args()
     assignment = msgspec.json.decode(options.assignment.read_bytes(), type=Assignment)
+    title.show(assignment.job.id, assignment.rank, assignment.world_size)
     threads.sanitise_environment()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from llamaforge.train.control import Control
@@ -58,10 +61,9 @@ def _train(assignment: Assignment, control: object) -> None:
     """Joins the generation and trains; imports torch only now, in a clean environment."""
     from torch.distributed import PrefixStore, TCPStore
 
-    from llamaforge.train.control import Control, ControlReporter
+    from llamaforge.train.control import Control, ControlReporter, ProgressReporter
     from llamaforge.train.group import Group
     from llamaforge.train.place import Folders, Place
-    from llamaforge.train.report import Silent
     from llamaforge.train.run import train
 
     assert isinstance(control, Control)
@@ -79,6 +81,7 @@ def _train(assignment: Assignment, control: object) -> None:
         rank=assignment.rank,
         world_size=assignment.world_size,
         address=assignment.address,
+        timeout=timedelta(seconds=assignment.network_timeout),
     )
     bundle, workdir = Path(assignment.bundle), Path(assignment.workdir)
     resume = bundle / "resume"
@@ -100,7 +103,7 @@ def _train(assignment: Assignment, control: object) -> None:
             resume=resume if resume.is_dir() else None,
         ),
         group=group,
-        reporter=ControlReporter(control) if first else Silent(),
+        reporter=ControlReporter(control) if first else ProgressReporter(control),
         stop=control.stop,
     )
     if first:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from llamaforge.spec.ranks import Progress
+
 
 class Reporter(Protocol):
     """Receives what the engine has to say. Only rank 0's words reach a person."""
@@ -18,9 +20,12 @@ class Reporter(Protocol):
     def checkpoint(self, step: int, path: Path) -> None:
         """A checkpoint has been committed at `path`."""
 
+    def progress(self, word: Progress) -> None:
+        """Where the job is; every rank's is heard by its own worker."""
+
 
 class Silent:
-    """The reporter of every rank but the first."""
+    """The reporter of a rank that nobody listens to."""
 
     def metric(self, line: dict[str, Any]) -> None:
         """Says nothing: rank 0 has the same line."""
@@ -30,3 +35,6 @@ class Silent:
 
     def checkpoint(self, step: int, path: Path) -> None:
         """Never called: only rank 0 saves."""
+
+    def progress(self, word: Progress) -> None:
+        """Says nothing: there is no worker."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from llamaforge.spec import shares
@@ -117,6 +118,8 @@ class Run:
         if now is not None:
             self.promise = guarantee.over_all(now, self.cursor.generations)
         self.cursor.generations.append(self._entry())
+        self._progress = journal.progress(self.job, self.place, self.generation, self.nodes)
+        self._say_progress(None)
         journal.say_how_it_runs(
             self.reporter,
             rig,
@@ -193,19 +196,28 @@ class Run:
         self.speeds.update(
             [vote.tokens for vote in result.ballots], [vote.nanoseconds for vote in result.ballots]
         )
+        seconds = time.monotonic() - begin
+        self._say_progress(result.tokens / seconds)
         if self.place.rank == 0:
             line = journal.step_line(
                 self.cursor,
                 result,
                 epoch=self.cursor.step / self.job.steps_per_epoch,
                 rate=rate,
-                seconds=time.monotonic() - begin,
+                seconds=seconds,
                 nodes=self.nodes,
                 shared=shared,
                 generation=self.generation,
             )
             self.reporter.metric(line)
         return any(vote.stop for vote in result.ballots)
+
+    def _say_progress(self, tokens_per_second: float | None) -> None:
+        """Tells this rank's worker where the job is."""
+        self._progress = msgspec.structs.replace(
+            self._progress, step=self.cursor.step, tokens_per_second=tokens_per_second
+        )
+        self.reporter.progress(self._progress)
 
     def _commit(self, work: Work, result: StepSum) -> float:
         """Applies the sum: from here on the step counts. Returns the learning rate."""

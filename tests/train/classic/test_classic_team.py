@@ -108,3 +108,12 @@ def test_all_processes_hear_which_versions_differ() -> None:
     assert "torch 2.13.0" in second.message
     assert "torch 2.6.0" in second.message
     assert (first.exit_code, second.exit_code) == (2, 2)
+
+
+def test_the_most_patient_node_decides_for_all() -> None:
+    """One setting on one machine is enough: the first to give up ends the attempt for everybody."""
+    words = [
+        msgspec.structs.replace(word(node=0), network_timeout=600.0),
+        msgspec.structs.replace(word(node=1), network_timeout=3600.0),
+    ]
+    assert settle(words, {}).network_timeout == 3600.0

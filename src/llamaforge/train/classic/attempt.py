@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 
@@ -23,11 +24,13 @@ from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import FleetError, LlamaForgeError, UserError
 from llamaforge.spec.job import Job, JobSpec
 from llamaforge.spec.ranks import Failed, Finished
+from llamaforge.train import title
 from llamaforge.train.classic import ship
 from llamaforge.train.classic.exchange import PARTING, Exchange, Refused, as_failed
 from llamaforge.train.classic.folder_report import FolderReporter
 from llamaforge.train.classic.launch import Launch
 from llamaforge.train.classic.leave import Leave
+from llamaforge.train.classic.progress_file import ProgressFile
 from llamaforge.train.classic.team import Team, gather, hello
 from llamaforge.train.group import Group
 from llamaforge.train.place import Folders, Place
@@ -54,6 +57,10 @@ class Here:
     """Processor cores that this node may use; None for all that the process may run on."""
     address: str | None = None
     """IP address at which the other nodes reach this one; None for the one by route."""
+    network_timeout: float = 600.0
+    """Seconds to wait for a peer that is silent but not gone."""
+    progress: Path | None = None
+    """Where this process's worker looks for its progress; None without a worker."""
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +105,14 @@ def exit_code(ended: Finished | Failed) -> int:
 def _take_part(here: Here, exchange: Exchange, spec: JobSpec | None, leave: Leave) -> Finished:
     launch = here.launch
     _refuse_restarts(launch)
-    mine = hello(launch, here.node_name, os.environ, cores=here.cores, address=here.address)
+    mine = hello(
+        launch,
+        here.node_name,
+        os.environ,
+        cores=here.cores,
+        address=here.address,
+        network_timeout=here.network_timeout,
+    )
     team = gather(exchange, mine, os.environ)
     store = BlobStore(here.cache / "blobs")
     prepared = None
@@ -115,7 +129,9 @@ def _take_part(here: Here, exchange: Exchange, spec: JobSpec | None, leave: Leav
         rank=launch.rank,
         world_size=launch.world_size,
         address=team.addresses[launch.node],
+        timeout=timedelta(seconds=team.network_timeout),
     )
+    title.show(work.job.id, launch.rank, launch.world_size)
     return _train(here, team, work.job, prepared, bundle, group, leave)
 
 
@@ -177,7 +193,7 @@ def _train(
     if prepared is not None:
         resumed = prepared.resume.step if prepared.resume else None
         keeper = FolderReporter(folder, job, resumed=resumed, tell=_say)
-    reporter: Reporter = keeper or Silent()
+    reporter: Reporter = keeper or (ProgressFile(here.progress) if here.progress else Silent())
     leave.training = True
     try:
         outcome = train(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from llamaforge import paths
 from llamaforge.errors import LlamaForgeError, UserError
+from llamaforge.spec.fleet import network_timeout
 from llamaforge.spec.job import JobSpec
 from llamaforge.train.classic.launch import Launch
 from llamaforge.train.classic.leave import Leave, tie_to_parent
@@ -59,6 +60,11 @@ def main(read_spec: Callable[[], JobSpec]) -> int:
 
 
 def _attempt(launch: Launch, spec: JobSpec | None, leave: Leave) -> int:
+    try:
+        timeout = network_timeout(os.environ)
+    except LlamaForgeError as error:
+        _call_off(launch, error)
+        return show(error)
     prepare_environment()
     from llamaforge.train.classic.attempt import Here, attempt, exit_code
 
@@ -68,6 +74,7 @@ def _attempt(launch: Launch, spec: JobSpec | None, leave: Leave) -> int:
             node_name=socket.gethostname().partition(".")[0] or "first",
             cache=paths.cache_dir(),
             folder=Path(folder),
+            network_timeout=timeout,
         )
         return exit_code(attempt(here, spec, leave))
 

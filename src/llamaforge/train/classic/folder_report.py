@@ -12,6 +12,7 @@ from typing import Any
 
 from llamaforge.monitor.folder import JobFolder
 from llamaforge.spec.job import Job
+from llamaforge.spec.ranks import Progress
 
 _TOLD_EVERY = 2.0  # seconds between two lines of progress
 
@@ -63,6 +64,9 @@ class FolderReporter:
 
     def checkpoint(self, step: int, path: Path) -> None:
         """The engine tells checkpoints as notes too; they are in their folder already."""
+
+    def progress(self, word: Progress) -> None:
+        """Rank 0's torchrun has no worker that would listen."""
 
     def finish(self, proof: dict[str, Any]) -> None:
         """Writes the proof and draws the loss."""

@@ -39,6 +39,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Its node's address on the route to the first node."""
     versions: dict[str, str]
     """By the names in `COMPARED`."""
+    network_timeout: float = 600.0
+    """Seconds that it would wait for a silent peer."""
 
 
 class Team(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +54,9 @@ class Team(msgspec.Struct, frozen=True, kw_only=True):
     """By node."""
     threads: int
     """Compute threads per rank that every node has cores for."""
+    network_timeout: float = 600.0
+    """Seconds that all wait for a silent peer: the longest that one of them was set to, since
+    the first to lose patience ends the attempt for all."""
 
 
 def hello(
@@ -61,6 +66,7 @@ def hello(
     *,
     cores: int | None = None,
     address: str | None = None,
+    network_timeout: float = 600.0,
 ) -> Hello:
     """This process's own words.
 
@@ -70,6 +76,7 @@ def hello(
         environ: its environment.
         cores: cores that its node may use; by default all that this process may run on.
         address: its node's address; by default the one on the route to the first node.
+        network_timeout: seconds that it would wait for a silent peer.
 
     Raises:
         LlamaForgeError: it has no route to the first node.
@@ -84,6 +91,7 @@ def hello(
         cores=cores or len(os.sched_getaffinity(0)),
         address=address,
         versions=own_versions(),
+        network_timeout=network_timeout,
     )
 
 
@@ -155,6 +163,7 @@ def settle(hellos: Sequence[Hello], environ: Mapping[str, str]) -> Team:
         addresses=agree([node.address for node in nodes], environ),
         local_ranks=[node.local_ranks for node in nodes],
         threads=min(max(1, node.cores // node.local_ranks) for node in nodes),
+        network_timeout=max(node.network_timeout for node in nodes),
     )
 
 
