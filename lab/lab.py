@@ -10,10 +10,11 @@ import uuid
 from types import TracebackType
 
 from lab import requirements
+from lab.builder import Builder
 from lab.cgroups import Cgroups
 from lab.disk import Base, Disk, scratch_of
 from lab.errors import LabError
-from lab.image import layers
+from lab.image import STORE, layers
 from lab.janitor import watch
 from lab.ledger import Ledger, Process, claiming, forget_folder, ledgers
 from lab.machine import Machine
@@ -34,6 +35,7 @@ class Lab:
         self._janitor = janitor
         self._folder = scratch_of(self.name)
         self._base = Base(self._folder, ledger)
+        self._builder = Builder(self.name, STORE / f"building-{self.name}", self._base, ledger)
         self._listed: set[str] = set()
 
     @classmethod
@@ -61,6 +63,7 @@ class Lab:
 
     def _make(self) -> None:
         self._ledger.note("folder", self._folder)
+        self._ledger.note("folder", self._builder.folder)
         self._folder.mkdir(mode=0o755)
         self.network.make()
         self._base.make()
@@ -101,7 +104,7 @@ class Lab:
         groups = Cgroups(machine_name)
         address = self.network.address(index)
         disk.make(
-            [*layers(image, self._base.root), self._base.root], self._seed(name, address, hosts)
+            [*layers(image, self._builder), self._base.root], self._seed(name, address, hosts)
         )
         machine = Machine(machine_name, name, disk.root, self.network.bridge, groups, self._ledger)
         machine.note()

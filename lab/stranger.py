@@ -32,10 +32,6 @@ _EMPTY = {
     "etc/systemd/journald.conf.d": 0o755,
     "etc/systemd/network": 0o755,
     "etc/systemd/system": 0o755,
-    "usr/local/lib/systemd": 0o755,
-    "usr/local/lib/sysusers.d": 0o755,
-    "usr/local/lib/tmpfiles.d": 0o755,
-    "usr/local/libexec": 0o755,
     "var/lib/private": 0o700,
     "var/lib/systemd": 0o755,
     "var/log": 0o755,
@@ -47,8 +43,11 @@ _EMPTY = {
     **{f"etc/rc{level}.d": 0o755 for level in "0123456S"},
 }
 
+# What an administrator of this box has put there. It stays where python itself stands there.
+_LOCAL = ("bin", "etc", "include", "lib", "sbin", "share", "src")
+
 _GONE = (
-    *("etc/llamaforge", "etc/pip.conf", "etc/xdg/pip", "usr/local/bin/llamaforge"),
+    *("etc/llamaforge", "etc/pip.conf", "etc/xdg/pip"),
     *("var/cache/llamaforge", "var/cache/private", "var/lib/llamaforge", "var/lib/postgresql"),
 )
 
@@ -82,6 +81,9 @@ def fill(layer: Path, units: Path = Path("/lib/systemd/system"), root: Path = Pa
     layer.chmod(0o755)
     for name, mode in _EMPTY.items():
         _empty_folder(layer, root, name, mode)
+    if (root / "usr/bin/python3").exists():
+        for name in ("usr/local", *(f"usr/local/{part}" for part in _LOCAL)):
+            _empty_folder(layer, root, name, 0o755)
     for name in _hidden(root):
         _hide(layer, root, name)
     for name, text in _FILES.items():
