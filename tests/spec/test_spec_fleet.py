@@ -100,3 +100,16 @@ def test_every_setting_is_documented_in_order(kind: type[WorkerSettings], headin
             assert default == f"`{field.default}`", field.name
         meanings = [meta.description for meta in field.type.__metadata__ if meta.extra]
         assert text in meanings, field.name
+
+
+def test_a_service_listens_on_all_addresses_and_a_worker_by_hand_on_loopback() -> None:
+    assert worker_settings({}, {}).peer_host == "127.0.0.1"
+    assert worker_settings({}, {"STATE_DIRECTORY": "/var/lib/llamaforge"}).peer_host == "::"
+    assert worker_settings({}, {"STATE_DIRECTORY": "/x", "LLAMAFORGE_PEER_HOST": "127.0.0.1"}) == (
+        worker_settings({"peer_host": "127.0.0.1"}, {"STATE_DIRECTORY": "/x"})
+    )
+
+
+def test_a_list_of_who_may_connect_is_checked_at_once() -> None:
+    with pytest.raises(SpecError, match="LLAMAFORGE_ALLOW names"):
+        worker_settings({}, {"LLAMAFORGE_ALLOW": "10.9.66"})

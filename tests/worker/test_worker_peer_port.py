@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import aiohttp
+import msgspec
 import pytest
 
 from llamaforge.errors import UserError
 from llamaforge.spec.fleet import WorkerSettings
-from llamaforge.worker.peer_port import Figures, PeerPort, is_here, prometheus, reserved_ports
+from llamaforge.worker import peer_door, peer_guard, peer_port
+from llamaforge.worker.peer_port import Figures, PeerPort, prometheus, reserved_ports
 
 FIGURES = Figures(connected=True, busy="job x", ranks=2, jobs=5)
 
@@ -72,9 +75,159 @@ async def test_the_classic_stores_port_stays_free_on_its_host(
     assert await reserved_ports(settings(**fields), coordinator) == reserved
 
 
-@pytest.mark.parametrize(
-    ("host", "here"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("192.0.2.1", False)],
+# ── what it tells ─────────────────────────────────────────────────────────────────────────────
+
+TRAINING = Figures(
+    connected=True,
+    busy="job x",
+    ranks=2,
+    jobs=5,
+    ready=True,
+    status="job x step 120/960",
+    job="x",
+    generation=3,
+    step=120,
+    versions={"python": "3.12.1", "torch": 'a"b'},
 )
-async def test_own_addresses_are_known(host: str, here: bool) -> None:
-    assert await is_here(host) is here
+
+
+async def get(port: PeerPort, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+    session = aiohttp.ClientSession(f"http://{host}:{port.port}")
+    async with session as http, http.get(path) as answer:
+        return answer.status, await answer.text()
+
+
+async def test_health_tells_versions_status_and_job() -> None:
+    port = PeerPort(settings(peer_port=0), lambda: TRAINING)
+    await port.start("127.0.0.1")
+    status, text = await get(port, "/health")
+    said = msgspec.json.decode(text)
+    assert (status, said["ready"], said["status"]) == (200, True, "job x step 120/960")
+    assert (said["job"], said["generation"], said["step"]) == ("x", 3, 120)
+    assert said["versions"]["python"] == "3.12.1"
+    await port.stop()
+
+
+def test_the_metrics_tell_step_and_versions() -> None:
+    text = prometheus(TRAINING, refused=7)
+    assert "llamaforge_worker_step 120\n" in text
+    assert "llamaforge_worker_refused_total 7\n" in text
+    assert 'llamaforge_worker_info{python="3.12.1",torch="a\\"b"} 1\n' in text
+    assert "worker_step" not in prometheus(FIGURES)
+
+
+# ── who may connect ───────────────────────────────────────────────────────────────────────────
+
+
+class Elsewhere(peer_guard.Guard):
+    """A guard for which a loopback address is another machine's."""
+
+    known: frozenset[str] = frozenset()
+
+    def allows(self, peer: str) -> bool:
+        self.refused += peer not in self.known
+        return peer in self.known
+
+
+async def refused(port: int) -> bool:
+    """Whether a connection ends with a reset, though a request was sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        await writer.drain()
+        await reader.read()
+    except ConnectionResetError:
+        return True
+    else:
+        return False
+    finally:
+        writer.close()
+
+
+async def test_a_stranger_is_reset_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_port, "Guard", Elsewhere)
+    port = PeerPort(settings(peer_port=0), lambda: FIGURES)
+    await port.start(None)
+    assert await refused(port.port)
+    monkeypatch.setattr(Elsewhere, "known", frozenset({"127.0.0.1"}))
+    _, text = await get(port, "/metrics")
+    assert "llamaforge_worker_refused_total 1\n" in text
+    await port.stop()
+
+
+async def test_there_is_room_for_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_port, "CONNECTIONS", 2)
+    port = PeerPort(settings(peer_port=0), lambda: FIGURES)
+    await port.start(None)
+    held = [await asyncio.open_connection("127.0.0.1", port.port) for _ in range(2)]
+    assert await refused(port.port)
+    for _, writer in held:
+        writer.close()
+        await writer.wait_closed()
+    while port._open:
+        await asyncio.sleep(0)
+    assert (await get(port, "/health"))[0] == 200
+    await port.stop()
+
+
+async def test_who_dawdles_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_door, "STAY_SECONDS", 0.05)
+    port = PeerPort(settings(peer_port=0), lambda: FIGURES)
+    await port.start(None)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port.port)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: ")
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    await port.stop()
+
+
+async def test_a_line_without_end_is_refused() -> None:
+    port = PeerPort(settings(peer_port=0), lambda: FIGURES)
+    await port.start(None)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port.port)
+    writer.write(b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n")
+    assert (await reader.read(12)) == b"HTTP/1.0 400"
+    writer.close()
+    await port.stop()
+
+
+async def test_all_addresses_are_served_where_it_listens_on_all() -> None:
+    port = PeerPort(settings(peer_port=0, peer_host="::"), lambda: FIGURES)
+    await port.start(None)
+    assert (await get(port, "/health"))[0] == 200
+    if socket.has_dualstack_ipv6():
+        assert (await get(port, "/health", "[::1]"))[0] == 200
+    await port.stop()
+
+
+async def test_without_ipv6_it_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    port = PeerPort(settings(peer_port=0, peer_host="::"), lambda: FIGURES)
+    await port.start(None)
+    assert (await get(port, "/health"))[0] == 200
+    await port.stop()
+
+
+async def test_a_taken_port_is_passed_over_on_all_addresses() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        port = PeerPort(settings(peer_port=taken, peer_host="::"), lambda: FIGURES)
+        await port.start("127.0.0.1")
+        assert port.port > taken
+        await port.stop()
+
+
+def test_a_list_that_names_no_network_is_refused() -> None:
+    with pytest.raises(UserError, match=r"LLAMAFORGE_ALLOW names '10\.9\.66'"):
+        PeerPort(settings(allow="10.9.66"), lambda: FIGURES)
+
+
+async def test_a_reload_changes_who_may_connect() -> None:
+    port = PeerPort(settings(peer_port=0, allow="192.0.2.1"), lambda: FIGURES)
+    await port.start(None)
+    assert port._guard.allows("192.0.2.1")
+    port.reconfigure(settings(peer_port=0, allow="192.0.2.2"))
+    assert port._guard.allows("192.0.2.2")
+    assert not port._guard.allows("192.0.2.1")
+    await port.stop()

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from llamaforge import paths
 from llamaforge.errors import SpecError
+from llamaforge.spec.networks import parse_networks
 from llamaforge.spec.settings_file import SettingsFile
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -151,7 +152,8 @@ def worker_settings(
     """Resolves a worker's settings.
 
     Under systemd the folders default to the unit's StateDirectory= and CacheDirectory=, and the
-    token to its credential (systemd.exec(5)).
+    token to its credential (systemd.exec(5)). A service is there for other machines, so its port
+    listens on all addresses; a worker started by hand keeps to itself.
 
     Args:
         flags: by field name, from the command line; None means not given.
@@ -166,8 +168,10 @@ def worker_settings(
         "state_dir": _first_folder(environ, "STATE_DIRECTORY") or str(paths.state_dir()),
         "cache_dir": _first_folder(environ, "CACHE_DIRECTORY") or str(paths.cache_dir()),
         "token_file": _credential(environ, "token"),
+        "peer_host": "::" if environ.get("STATE_DIRECTORY") else "127.0.0.1",
     }
     settings = _resolve(WorkerSettings, flags, environ, defaults, file)
+    parse_networks(settings.allow, source="LLAMAFORGE_ALLOW")
     if settings.master_addr is not None and settings.node_rank >= settings.world_size:
         raise SpecError(
             f"NODE_RANK is {settings.node_rank}, but WORLD_SIZE is {settings.world_size} nodes",

@@ -1,4 +1,4 @@
-"""The worker's own port: health and metrics for monitoring, on the loopback address by default.
+"""The worker's own port: health and metrics for the fleet's machines and for monitoring.
 
 It never takes the port of the classic way's store on the host where that store will listen: a
 listener there makes torchrun fail. Where that can't be ruled out, the port is left alone.
@@ -10,22 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response
 from aiohttp.web_server import Server
 
-from llamaforge.errors import UserError
+from llamaforge.errors import Occupied, UserError
 from llamaforge.spec.fleet import PEER_PORT, WorkerSettings
+from llamaforge.spec.networks import Networks, parse_networks
+from llamaforge.worker.own_address import is_here
+from llamaforge.worker.peer_door import Door
+from llamaforge.worker.peer_guard import Guard
 
-RESOLVE_SECONDS = 5.0
 TRIES = 100
 """Ports that are tried, one after the other."""
+CONNECTIONS = 64
+"""Connections at a time; more are refused."""
+LINE_BYTES = 8192
+"""The longest line of a request."""
 
 log = logging.getLogger("llamaforge.worker")
 
@@ -41,20 +47,43 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Ranks that run now."""
     jobs: int
     """Jobs since it started."""
+    status: str = ""
+    """What it is doing, in one line, as `systemctl status` shows it."""
+    ready: bool = True
+    """Whether it can take a job: nothing is missing, and it is not leaving."""
+    job: str = ""
+    """The job that it runs; "" for none."""
+    generation: int = 0
+    step: int = 0
+    """Steps of this job that are committed."""
+    total_steps: int = 0
+    versions: dict[str, str] = {}
+    """Of llamaforge, python and torch on this node."""
 
 
 class PeerPort:
-    """Serves `/health` and `/metrics`.
+    """Serves `/health` and `/metrics` to those who may connect.
 
     Args:
-        settings: host and first port.
+        settings: host, first port, and who may connect.
         figures: tells the present figures.
+        coordinator_host: tells where the coordinator is; None while that isn't known.
     """
 
-    def __init__(self, settings: WorkerSettings, figures: Callable[[], Figures]) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        figures: Callable[[], Figures],
+        coordinator_host: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._settings, self._figures = settings, figures
-        self._protocols = Server(self._answer, access_log=None)
+        self._coordinator_host = coordinator_host
+        self._guard = Guard(self._listed(settings.allow), self._friends)
+        self._protocols = Server(
+            self._answer, access_log=None, max_line_size=LINE_BYTES, max_field_size=LINE_BYTES
+        )
         self._server: asyncio.Server | None = None
+        self._open: set[Door] = set()
         self.port = 0
         """The port that was taken; 0 before."""
 
@@ -65,30 +94,54 @@ class PeerPort:
             coordinator_host: where the coordinator is; None when that isn't known yet.
 
         Raises:
-            UserError: the address is not this machine's, or no port is free.
+            UserError: the address is not this machine's.
+            Occupied: no port is free.
         """
+        if coordinator_host is not None and self._coordinator_host() is None:
+            self._coordinator_host = lambda: coordinator_host
+        self._guard.learn()
         reserved = await reserved_ports(self._settings, coordinator_host)
         wanted = self._settings.peer_port
         for port in range(wanted, min(wanted + TRIES, 65536)) if wanted else [0]:
             if port not in reserved and await self._bound(port):
                 self._say(wanted, reserved)
                 return
-        raise UserError(
+        raise Occupied(
             f"no free port from {wanted} on for health and metrics",
             hint="choose another one with --peer-port, or 0 for any",
         )
 
+    def reconfigure(self, settings: WorkerSettings) -> None:
+        """Takes another list of who may connect; open connections stay. Raises SpecError."""
+        self._settings = settings
+        self._guard.change(self._listed(settings.allow))
+
     async def stop(self) -> None:
         """Stops serving."""
+        self._guard.close()
         if self._server is not None:
             self._server.close()
             await self._protocols.shutdown(timeout=1.0)
+
+    @staticmethod
+    def _listed(text: str | None) -> Networks:
+        return parse_networks(text, source="LLAMAFORGE_ALLOW")
+
+    def _friends(self) -> Iterator[str]:
+        """Hosts that may always connect."""
+        yield from filter(None, (self._coordinator_host(), self._settings.master_addr))
+
+    def _door(self) -> Door:
+        return Door(self._guard, self._protocols, self._open, most=CONNECTIONS)
 
     async def _bound(self, port: int) -> bool:
         host = self._settings.peer_host
         try:
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(self._protocols, host, port)
+            if host == "::":
+                self._server = await loop.create_server(self._door, sock=both_families(port))
+            else:
+                self._server = await loop.create_server(self._door, host, port)
         except OSError as why:
             if why.errno == errno.EADDRINUSE:
                 return False
@@ -99,7 +152,10 @@ class PeerPort:
         return True
 
     def _say(self, wanted: int, reserved: set[int]) -> None:
-        where = f"health and metrics at http://{self._settings.peer_host}:{self.port}"
+        host = self._settings.peer_host
+        where = f"health and metrics at http://{host}:{self.port}"
+        if host in ("::", "0.0.0.0"):
+            where = f"health and metrics on all addresses, port {self.port}"
         if wanted in reserved:
             where += f" ({wanted} is left to torchrun's store)"
         elif wanted not in (0, self.port):
@@ -109,26 +165,54 @@ class PeerPort:
     async def _answer(self, request: BaseRequest) -> Response:
         if request.path == "/health":
             body = msgspec.json.encode(self._figures())
-            return Response(body=body, content_type="application/json")
-        if request.path == "/metrics":
-            return Response(text=prometheus(self._figures()))
-        return Response(status=404, text="here are /health and /metrics\n")
+            answer = Response(body=body, content_type="application/json")
+        elif request.path == "/metrics":
+            answer = Response(text=prometheus(self._figures(), refused=self._guard.refused))
+        else:
+            answer = Response(status=404, text="here are /health and /metrics\n")
+        answer.force_close()  # connections are few, and a new one costs nothing
+        return answer
 
 
-def prometheus(figures: Figures) -> str:
+def both_families(port: int) -> socket.socket:
+    """A socket that listens on all addresses, IPv4's and IPv6's; IPv4's where there is no IPv6.
+
+    Raises:
+        OSError: the port is in use.
+    """
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("0.0.0.0", port))
+
+
+def prometheus(figures: Figures, *, refused: int = 0) -> str:
     """The figures in Prometheus' text format."""
     rows = [
+        ("ready", "gauge", "1 while the worker can take a job", int(figures.ready)),
         ("connected", "gauge", "1 while the coordinator is there", int(figures.connected)),
         ("busy", "gauge", "1 while a job runs here", int(bool(figures.busy))),
         ("ranks", "gauge", "Ranks that run here", figures.ranks),
         ("jobs_total", "counter", "Jobs since the worker started", figures.jobs),
+        ("refused_total", "counter", "Connections from addresses that may not connect", refused),
     ]
-    return "".join(
+    if figures.job:
+        rows.append(("step", "gauge", "Committed steps of the job that runs", figures.step))
+    text = "".join(
         f"# HELP llamaforge_worker_{name} {text}\n"
         f"# TYPE llamaforge_worker_{name} {kind}\n"
         f"llamaforge_worker_{name} {value}\n"
         for name, kind, text, value in rows
     )
+    labels = ",".join(f'{name}="{_label(value)}"' for name, value in figures.versions.items())
+    return text + (
+        "# HELP llamaforge_worker_info Versions of what runs here\n"
+        "# TYPE llamaforge_worker_info gauge\n"
+        f"llamaforge_worker_info{{{labels}}} 1\n"
+    )
+
+
+def _label(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 async def reserved_ports(settings: WorkerSettings, coordinator_host: str | None) -> set[int]:
@@ -138,35 +222,3 @@ async def reserved_ports(settings: WorkerSettings, coordinator_host: str | None)
     if coordinator_host is None or await is_here(coordinator_host):
         return {PEER_PORT, settings.master_port}
     return set()
-
-
-async def is_here(host: str) -> bool:
-    """Whether a host name or address is this machine's; True where that can't be found out."""
-    loop = asyncio.get_running_loop()
-    try:
-        return _is_here_literally(host)
-    except ValueError:
-        pass  # a name: it has to be looked up
-    try:
-        found = await asyncio.wait_for(
-            loop.getaddrinfo(host, None, type=socket.SOCK_DGRAM), RESOLVE_SECONDS
-        )
-    except (OSError, asyncio.TimeoutError):
-        return True
-    return any(_bindable(family, address) for family, _, _, _, address in found)
-
-
-def _is_here_literally(host: str) -> bool:
-    """Whether an IP address is this machine's. Raises ValueError for a name."""
-    version = ipaddress.ip_address(host).version
-    return _bindable(socket.AF_INET if version == 4 else socket.AF_INET6, (host,))
-
-
-def _bindable(family: int, address: tuple[object, ...]) -> bool:
-    """Only an address of this machine can be bound."""
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address[0], 0, *address[2:]))
-        except OSError:
-            return False
-    return True

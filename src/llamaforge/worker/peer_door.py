@@ -1,0 +1,81 @@
+"""The door of the worker's port: strangers are reset before a byte is read, guests leave soon."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import cast
+
+from aiohttp.web_server import Server
+
+from llamaforge.worker.peer_guard import Guard
+
+STAY_SECONDS = 10.0
+"""How long a connection may last: the pages are small, and nobody holds the port by dawdling."""
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: on, for no time. Closing then sends a reset, and leaves nothing behind here."""
+
+
+class Door(asyncio.Protocol):
+    """One connection: refused, or handed on to HTTP.
+
+    Args:
+        guard: decides about addresses.
+        protocols: makes what speaks HTTP.
+        inside: all connections that were let in.
+        most: how many may be.
+    """
+
+    def __init__(self, guard: Guard, protocols: Server, inside: set[Door], *, most: int) -> None:
+        self._guard, self._protocols = guard, protocols
+        self._inside, self._most = inside, most
+        self._http: asyncio.Protocol | None = None
+        self._leave: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Lets in or resets."""
+        stream = cast("asyncio.Transport", transport)
+        peer = stream.get_extra_info("peername")
+        full = len(self._inside) >= self._most
+        if peer is None or not self._guard.allows(peer[0]) or full:
+            reset(stream)
+            return
+        self._inside.add(self)
+        self._leave = asyncio.get_running_loop().call_later(STAY_SECONDS, reset, stream)
+        self._http = self._protocols()
+        self._http.connection_made(stream)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Makes room."""
+        self._inside.discard(self)
+        if self._leave is not None:
+            self._leave.cancel()
+        if self._http is not None:
+            self._http.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Hands on."""
+        if self._http is not None:
+            self._http.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Hands on."""
+        return self._http.eof_received() if self._http is not None else None
+
+    def pause_writing(self) -> None:
+        """Hands on."""
+        if self._http is not None:
+            self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Hands on."""
+        if self._http is not None:
+            self._http.resume_writing()
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Ends a connection at once."""
+    if not transport.is_closing():
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
