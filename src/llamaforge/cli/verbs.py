@@ -40,6 +40,7 @@ VERBS: dict[str, Verb] = {
     "status": Verb("Fleet", "status", "Show the fleet's nodes and jobs."),
     "worker": Verb("Fleet", "worker", "Run this machine's worker."),
     "coordinator": Verb("Fleet", "coordinator", "Run the coordinator."),
+    "doctor": Verb("Fleet", "doctor", "Find out what is wrong with this node, and how to mend it."),
     "completion": Verb(
         "Shell", "completion", "Print a script that completes llamaforge in a shell."
     ),

@@ -1,0 +1,79 @@
+"""LF302: the coordinator, and the host of MASTER_ADDR, can be reached; if not, in which way not.
+
+Refused, silent, no route and an unknown name have different causes, so each is said differently.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from llamaforge.doctor.check import Check
+from llamaforge.doctor.contact import Contact
+from llamaforge.doctor.finding import Finding, error, note
+from llamaforge.doctor.machine import Machine
+from llamaforge.doctor.subject import Host, Subject
+
+
+def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
+    """Opens a connection to both."""
+    for host in (subject.coordinator, subject.master):
+        if host is not None:
+            yield from tried(machine, subject, host)
+
+
+def tried(machine: Machine, subject: Subject, host: Host) -> Iterator[Finding]:
+    """What is wrong with the way to one host; nothing where it is open."""
+    where = f"{host.name}:{host.port}"
+    addresses = subject.addresses(host.name)
+    if not addresses:
+        seen = f"{host.named_by} names {host.name}, a name that nobody here knows (DNS, /etc/hosts)"
+        yield error(where, seen, f"echo 'ADDRESS {host.name}' | sudo tee -a /etc/hosts")
+        return
+    contact = machine.connect(addresses[0], host.port)
+    if contact is Contact.OPEN:
+        return
+    shown = where if addresses[0] == host.name else f"{where} ({addresses[0]})"
+    if contact is Contact.REFUSED and host.named_by == "MASTER_ADDR":
+        seen = f"no torchrun waits at {shown} now; the worker waits for one"
+        yield note(where, seen)
+        return
+    seen, fix = explained(host, contact, shown, addresses[0])
+    yield error(where, seen, *fix)
+
+
+def explained(host: Host, contact: Contact, shown: str, address: str) -> tuple[str, list[str]]:
+    """A failed connection in words, and the next command."""
+    there = f"sudo llamaforge doctor  # on {shlex.quote(host.name)}"
+    if contact is Contact.REFUSED:
+        starts = {
+            "LLAMAFORGE_COORDINATOR": "llamaforge coordinator run --host 0.0.0.0",
+            "--peer": "sudo systemctl restart llamaforge-worker",
+        }.get(host.named_by, "llamaforge doctor")
+        seen = (
+            f"{shown} refuses: that machine is up, and nothing listens there, or it turns us away"
+        )
+        return seen, [f"{starts}  # on {shlex.quote(host.name)}"]
+    if contact is Contact.NO_ROUTE:
+        return f"no route to {shown}: this machine is in no network that leads there", [
+            f"ip route get {address}",
+            "ip -brief address",
+        ]
+    if contact is Contact.NO_HOST:
+        seen = (
+            f"{shown} can't be reached: nobody in the network has this address now (off, "
+            "unplugged, or another address), or a firewall forbids it"
+        )
+        return seen, [f"ip neighbour show {address}", there]
+    seen = f"{shown} is silent: it is off, or a firewall on the way or there drops the packets"
+    return seen, [there]
+
+
+CHECK = Check(
+    code="LF302",
+    title="Coordinator",
+    sees="the coordinator or the host of MASTER_ADDR can't be reached: refused, silent, no route, "
+    "or an unknown name",
+    fix="depends on which of them: the command to run there, or here",
+    look=look,
+)

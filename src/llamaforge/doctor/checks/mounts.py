@@ -1,0 +1,116 @@
+"""LF110: network file systems answer, and those of /etc/fstab are mounted.
+
+A file server that is gone makes every program that touches the mount wait without an end. Each is
+tried by a child process that is killed when it does not answer.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from llamaforge.doctor.check import Check
+from llamaforge.doctor.finding import Finding, error, warning
+from llamaforge.doctor.machine import Hung, Machine
+from llamaforge.doctor.subject import Subject
+
+NETWORK = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "ceph",
+    "glusterfs",
+    "lustre",
+    "9p",
+    "afs",
+    "beegfs",
+)
+
+
+class Mount(NamedTuple):
+    """A mounted file system, or one that should be."""
+
+    point: str
+    kind: str
+    source: str
+
+
+def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
+    """Asks each network mount for its free space."""
+    mounted = mounts(machine.read("/proc/self/mountinfo") or "")
+    for mount in mounted:
+        if is_remote(mount.kind):
+            yield from _answers(machine, subject, mount)
+    points = {mount.point for mount in mounted}
+    for mount in fstab(machine.read("/etc/fstab") or ""):
+        if mount.point not in points:
+            named = _needed_by(subject, mount.point)
+            seen = f"{mount.point} ({mount.kind} from {mount.source}) is in /etc/fstab, not mounted"
+            report = error if named else warning
+            yield report(mount.point, seen + named, f"sudo mount {shlex.quote(mount.point)}")
+
+
+def _answers(machine: Machine, subject: Subject, mount: Mount) -> Iterator[Finding]:
+    try:
+        machine.space(mount.point, seconds=3.0)
+    except Hung:
+        named = _needed_by(subject, mount.point)
+        seen = f"the {mount.kind} mount {mount.point} (from {mount.source}) does not answer{named}"
+        where = shlex.quote(mount.point)
+        in_fstab = mount.point in {m.point for m in fstab(machine.read("/etc/fstab") or "")}
+        again = [f"sudo mount {where}"] if in_fstab else []
+        report = error if named else warning
+        yield report(
+            mount.point, seen, f"sudo umount --force --lazy --no-canonicalize {where}", *again
+        )
+
+
+def _needed_by(subject: Subject, point: str) -> str:
+    for path, named_by in subject.paths.items():
+        if path == point or path.startswith(point.rstrip("/") + "/"):
+            return f"; {named_by} ({path}) is on it"
+    return ""
+
+
+def is_remote(kind: str) -> bool:
+    """Whether a file system's type is served by something that can be gone."""
+    return kind in NETWORK or kind in ("fuse", "fuseblk") or kind.startswith("fuse.")
+
+
+def mounts(mountinfo: str) -> list[Mount]:
+    """Reads /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+    found = []
+    for line in mountinfo.splitlines():
+        before, dash, after = line.partition(" - ")
+        if dash and len(before.split()) >= 5 and len(after.split()) >= 2:
+            kind, source = after.split()[:2]
+            found.append(Mount(_unescaped(before.split()[4]), kind, _unescaped(source)))
+    return found
+
+
+def fstab(text: str) -> list[Mount]:
+    """The network file systems of /etc/fstab that are mounted at boot."""
+    rows = [line.split() for line in text.splitlines() if not line.lstrip().startswith("#")]
+    return [
+        Mount(_unescaped(row[1]), row[2], _unescaped(row[0]))
+        for row in rows
+        if len(row) >= 4 and is_remote(row[2]) and "noauto" not in row[3].split(",")
+    ]
+
+
+def _unescaped(text: str) -> str:
+    r"""Blanks and such stand as \040 in both files."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+CHECK = Check(
+    code="LF110",
+    title="Network mounts",
+    sees="a mount of NFS, CIFS, FUSE or the like does not answer, or one of /etc/fstab is missing",
+    fix="unmounts it by force, and mounts it again where /etc/fstab has it",
+    look=look,
+)
