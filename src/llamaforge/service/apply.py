@@ -1,0 +1,209 @@
+"""Carries a plan out: what to do with each file, then all of it, or nothing after an error.
+
+A file is decided by three texts, as package managers do with configuration: what we wrote last
+time, what stands there now, and what we would write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+from functools import partial
+from pathlib import PurePosixPath
+
+import msgspec
+
+from llamaforge.service.machine import Machine
+from llamaforge.service.manifest import Manifest, digest, encode
+from llamaforge.service.places import Places
+from llamaforge.service.plan import Command, Facts, File, Plan
+from llamaforge.service.request import SERVICE_USER
+
+ASIDE = ".new"
+
+
+class Act(Enum):
+    """What is done with one file."""
+
+    WRITE = "write"
+    SAME = "same"
+    """It already says so."""
+    KEEP = "keep"
+    """Somebody edited it, and we have nothing new to say."""
+    ASIDE = "aside"
+    """Somebody edited it, and ours has changed: ours goes beside it, as `….new`."""
+    REMOVE = "remove"
+    """An earlier plan wrote it, this one does not."""
+    LEAVE = "leave"
+    """Like REMOVE, but somebody edited it."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One file and what is done with it."""
+
+    act: Act
+    path: str
+    file: File | None = None
+    """What the plan wants; None when it wants nothing there."""
+    before: str | None = None
+    """What stands there; None for nothing."""
+
+
+def decide(wanted: str | None, there: str | None, recorded: str | None) -> Act:
+    """What to do with one file.
+
+    Args:
+        wanted: what the plan says; None when it says nothing.
+        there: what stands on the disk; None when there is no file.
+        recorded: digest of what we wrote last time; None when we never did.
+    """
+    if wanted is None:
+        ours = there is None or digest(there) == recorded
+        return Act.REMOVE if ours else Act.LEAVE
+    if there == wanted:
+        return Act.SAME
+    if there is None or digest(there) == recorded:
+        return Act.WRITE
+    return Act.KEEP if digest(wanted) == recorded else Act.ASIDE
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan held against a machine; nothing is touched yet."""
+
+    plan: Plan
+    facts: Facts
+    places: Places
+    manifest: Manifest
+    """Of the installation before."""
+    steps: tuple[Step, ...]
+
+    @property
+    def changes(self) -> bool:
+        """Whether any file of the service will be another one."""
+        return any(
+            step.act is Act.WRITE or (step.act is Act.REMOVE and step.before is not None)
+            for step in self.steps
+        )
+
+
+def prepare(
+    plan: Plan, manifest: Manifest, facts: Facts, places: Places, machine: Machine
+) -> Prepared:
+    """Compares a plan with the machine."""
+    return Prepared(
+        plan=plan,
+        facts=facts,
+        places=places,
+        manifest=manifest,
+        steps=_steps(plan, manifest, machine),
+    )
+
+
+def _steps(plan: Plan, manifest: Manifest, machine: Machine) -> tuple[Step, ...]:
+    """Every file of the plan, and every file of an earlier one that is no longer wanted."""
+    wanted = {file.path: file for file in plan.files}
+    gone = [path for path in manifest.files if path not in wanted and path not in plan.keeps]
+    every = [*wanted, *gone]
+    return tuple(_step(path, wanted.get(path), manifest, machine) for path in every)
+
+
+def _step(path: str, file: File | None, manifest: Manifest, machine: Machine) -> Step:
+    there = machine.read(path)
+    act = decide(file.content if file else None, there, manifest.files.get(path))
+    return Step(act=act, path=path, file=file, before=there)
+
+
+def apply(prepared: Prepared, machine: Machine) -> Manifest:
+    """Writes files, runs commands, and remembers; after an error all is as it was.
+
+    Returns:
+        The new manifest, already written.
+
+    Raises:
+        LlamaForgeError: a command failed.
+        OSError: a file could not be written.
+    """
+    undo: list[Callable[[], object]] = []
+    folders: list[str] = []
+    manifest = prepared.places.manifest
+    try:
+        for step in prepared.steps:
+            folders += _carry_out(step, machine, undo)
+        for command in prepared.plan.commands:
+            if prepared.facts.running or not command.needs_systemd:
+                undo.extend(_undo_command(command, prepared, machine))
+                machine.run(command)
+        folders += machine.make_folders(str(PurePosixPath(manifest).parent))
+        after = remembered(prepared, tuple(folders))
+        machine.write(manifest, encode(after), 0o600)
+    except BaseException:
+        for back in reversed(undo):
+            back()
+        raise
+    return after
+
+
+def _undo_command(
+    command: Command, prepared: Prepared, machine: Machine
+) -> Iterator[Callable[[], object]]:
+    """What takes a command back; an undone one may have done nothing, so failures don't count."""
+    words = command.words
+    if words[0] == "systemd-sysusers" and not prepared.facts.service_user:
+        yield lambda: machine.ask("userdel", SERVICE_USER)
+    if words[-1] == "daemon-reload":
+        yield lambda: machine.ask(*words)
+    if "enable" in words and not prepared.manifest.files:
+        yield lambda: machine.ask(*("disable" if word == "enable" else word for word in words))
+
+
+def _carry_out(step: Step, machine: Machine, undo: list[Callable[[], object]]) -> list[str]:
+    """Does one step; returns the folders it made."""
+    folders: list[str] = []
+    if step.file is not None and step.act in (Act.WRITE, Act.ASIDE):
+        path = step.path + (ASIDE if step.act is Act.ASIDE else "")
+        folders = machine.make_folders(str(PurePosixPath(path).parent))
+        undo.extend(_removals(machine, folders))
+        undo.append(_restore(machine, path, step.file.mode))
+        machine.write(path, step.file.content, step.file.mode)
+    elif step.act is Act.REMOVE and step.before is not None:
+        undo.append(_restore(machine, step.path, machine.at(step.path).stat().st_mode & 0o777))
+        machine.remove(step.path)
+    merged = step.act in (Act.SAME, Act.WRITE, Act.REMOVE)
+    if merged and machine.read(step.path + ASIDE) is not None:
+        undo.append(_restore(machine, step.path + ASIDE, 0o600))
+        machine.remove(step.path + ASIDE)
+    return folders
+
+
+def _restore(machine: Machine, path: str, mode: int) -> Callable[[], object]:
+    before = machine.read(path)
+    if before is None:
+        return lambda: machine.remove(path)
+    text = before
+    return lambda: machine.write(path, text, mode)
+
+
+def _removals(machine: Machine, folders: list[str]) -> Iterator[Callable[[], object]]:
+    yield from (partial(machine.remove_folder, folder) for folder in folders)
+
+
+def remembered(prepared: Prepared, folders: tuple[str, ...]) -> Manifest:
+    """The manifest after the steps. For an edited file it holds what we last said."""
+    plan, before = prepared.plan, prepared.manifest
+    files = {path: before.files[path] for path in plan.keeps if path in before.files}
+    aside = []
+    for step in prepared.steps:
+        if step.file is not None:
+            files[step.path] = digest(step.file.content)
+        elif step.act is Act.LEAVE:
+            files[step.path] = before.files[step.path]
+        new = step.path + ASIDE
+        if step.act is Act.ASIDE or (step.act is Act.KEEP and new in before.aside):
+            aside.append(new)
+    return Manifest(
+        request=plan.request,
+        files=files,
+        aside=tuple(aside),
+        folders=tuple(dict.fromkeys((*before.folders, *folders))),
+        made_user=before.made_user or not prepared.facts.service_user,
+    )

@@ -1,0 +1,114 @@
+"""The drop-in that a person's choices become: `50-install.conf`.
+
+Everything here is ordinary unit settings, so that an administrator reads it with `systemctl cat`
+and may write the same by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from llamaforge.service.request import SERVICE_USER, Request
+
+HEAD = (
+    "# Written by `llamaforge worker install`; asked again, it leaves an edited file alone.\n"
+    "# Settings of your own are safest in another file of this folder, such as 90-local.conf.\n"
+)
+HIDDEN = ("/home", "/root", "/run/user")
+"""What ProtectHome= hides."""
+
+
+def render(request: Request, *, group: str, device_groups: tuple[str, ...], lingering: bool) -> str:
+    """The text of the drop-in.
+
+    Args:
+        request: checked by `request.check`.
+        group: of `request.user`, when that is a person.
+        device_groups: groups on this machine that own GPUs; naming a missing one fails a unit.
+        lingering: for a person's own service, which has neither user nor groups.
+
+    Returns:
+        "" where the packaged unit is right as it is.
+    """
+    paths = needed_paths(request)
+    unit = ["# Network mounts first.", "After=remote-fs.target"] if paths and not lingering else []
+    lines = [*_limits(request), *_placement(request), *_program(request)]
+    if not lingering:
+        lines = [*_account(request, group, device_groups), *_files(paths), *lines]
+    if not lines:
+        return ""
+    head = ["[Unit]", *unit, ""] if unit else []
+    return HEAD + "\n".join(["", *head, "[Service]", *lines, ""])
+
+
+def needed_paths(request: Request) -> tuple[str, ...]:
+    """Every folder of a person's that the service must be shown: asked for, or named elsewhere."""
+    named = [*request.paths, request.workdir, request.settings.get("HF_HOME", "")]
+    named.append(request.env.get("HF_HOME", ""))
+    return tuple(dict.fromkeys(path.rstrip("/") for path in named if path.startswith("/")))
+
+
+def _account(request: Request, group: str, device_groups: tuple[str, ...]) -> Iterator[str]:
+    if request.user and request.user != SERVICE_USER:
+        yield f"User={request.user}"
+    if request.group or group:
+        yield f"Group={request.group or group}"
+    if device_groups:
+        yield "SupplementaryGroups=" + " ".join(device_groups)
+
+
+def _files(paths: tuple[str, ...]) -> Iterator[str]:
+    """Shows and opens folders. The minus sign: one that is missing does not fail the unit."""
+    hidden = [path for path in paths if _is_hidden(path)]
+    if hidden:
+        yield "# Of the homes, only these folders are seen."
+        yield "ProtectHome=tmpfs"
+    for path in paths:
+        yield ("BindPaths=-" if path in hidden else "ReadWritePaths=-") + quoted(path)
+
+
+def _is_hidden(path: str) -> bool:
+    return any(PurePosixPath(path).is_relative_to(home) for home in HIDDEN)
+
+
+def _limits(request: Request) -> Iterator[str]:
+    if request.memory:
+        yield f"MemoryMax={request.memory}"
+    if request.cpu:
+        yield f"CPUQuota={request.cpu}"
+
+
+def _placement(request: Request) -> Iterator[str]:
+    if request.nice:
+        yield f"Nice={request.nice}"
+    if request.cpu_policy:
+        yield f"CPUSchedulingPolicy={request.cpu_policy}"
+    if request.cpus:
+        yield "CPUAffinity=" + request.cpus.replace(",", " ")
+    if request.numa_node or request.numa_policy:
+        yield f"NUMAPolicy={request.numa_policy or 'bind'}"
+    if request.numa_node:
+        yield f"NUMAMask={request.numa_node}"
+
+
+def _program(request: Request) -> Iterator[str]:
+    if request.workdir:
+        yield f"WorkingDirectory={escaped(request.workdir)}"
+    if request.exec:
+        yield "# Not the worker: this says when it is ready, and knows no reload."
+        yield "Type=notify"
+        yield "ExecReload="
+        yield "ExecStart="
+        yield f"ExecStart={escaped(request.exec)}"
+
+
+def escaped(text: str) -> str:
+    """`%` begins a specifier in a unit file (systemd.unit(5))."""
+    return text.replace("%", "%%")
+
+
+def quoted(path: str) -> str:
+    """A path as one word of a list, whatever it holds."""
+    plain = escaped(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{plain}"' if any(character in plain for character in " \t\"'\\:") else plain

@@ -1,0 +1,166 @@
+"""From a request and facts about the machine to files and commands. Nothing is touched here.
+
+    plan = make(request, facts, places, token=None)
+
+`show` prints a plan, `apply` carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from llamaforge.errors import UserError
+from llamaforge.service import gates, mail, settings_text, shipped
+from llamaforge.service.dropin import HEAD, render
+from llamaforge.service.places import UNIT, Places
+from llamaforge.service.request import SERVICE_USER, Request, check
+
+SYSUSERS = "/usr/local/lib/sysusers.d/llamaforge.conf"
+TMPFILES = "/usr/local/lib/tmpfiles.d/llamaforge.conf"
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan must know about the machine."""
+
+    systemd: int
+    """Its version."""
+    running: bool
+    """Whether systemd runs here: not in a chroot or a container without it."""
+    device_groups: tuple[str, ...] = ()
+    """Those of `video` and `render` that exist."""
+    user_group: str = ""
+    """The primary group of the person the service shall run as; "" when there is none."""
+    service_user: bool = False
+    """Whether the service's own user exists."""
+    has_token: bool = False
+    """Whether a token was given before."""
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """One file to write, owned by whoever installs."""
+
+    path: str
+    content: str
+    mode: int = 0o644
+    secret: bool = False
+    """Its content is never shown."""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """One command to run after the files are there."""
+
+    words: tuple[str, ...]
+    needs_systemd: bool = True
+    """It is left out where systemd does not run."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an installation does, but for the start of the service."""
+
+    request: Request
+    files: tuple[File, ...]
+    commands: tuple[Command, ...]
+    keeps: tuple[str, ...] = ()
+    """Files of an earlier plan that stay although this one does not write them."""
+
+
+def make(request: Request, facts: Facts, places: Places, *, token: str | None = None) -> Plan:
+    """The plan.
+
+    Args:
+        request: what was asked for.
+        facts: what is true of the machine.
+        places: where files go.
+        token: the fleet's token, when it was given anew.
+
+    Raises:
+        UserError: the request can't be had on this machine.
+    """
+    check(request)
+    if facts.systemd < gates.OLDEST:
+        raise UserError(
+            f"systemd {facts.systemd} is too old: the unit needs {gates.OLDEST}",
+            hint="run the worker by hand: llamaforge worker run",
+        )
+    if places.lingering and (request.user or request.group):
+        raise UserError("a service of your own runs as you", hint="leave out --user and --group")
+    if places.lingering and request.mail_to:
+        raise UserError("--mail-to is for the machine's service", hint="install it as root")
+    if request.user not in ("", SERVICE_USER) and not facts.user_group:
+        raise UserError(
+            f"--user is {request.user}, and there is no such account",
+            hint=f"make it: sudo useradd --create-home {request.user}",
+        )
+    files = (*_packaged(facts, places), *_chosen(request, facts, places, token))
+    return Plan(
+        request=request,
+        files=files,
+        commands=tuple(_commands(places)),
+        keeps=(places.token,),
+    )
+
+
+def _packaged(facts: Facts, places: Places) -> Iterator[File]:
+    source = "systemd/user" if places.lingering else "systemd"
+    yield File(path=f"{places.units}/{UNIT}", content=shipped.text(f"{source}/{UNIT}"))
+    for name in gates.open_gates(facts.systemd):
+        text = shipped.text(f"systemd/{UNIT}.d/{name}")
+        yield File(path=f"{places.units}/{UNIT}.d/{name}", content=text)
+    if not places.lingering:
+        yield File(path=SYSUSERS, content=shipped.text("sysusers.d/llamaforge.conf"))
+        yield File(path=TMPFILES, content=shipped.text("tmpfiles.d/llamaforge.conf"))
+
+
+def _chosen(request: Request, facts: Facts, places: Places, token: str | None) -> Iterator[File]:
+    text = settings_text.settings_file(request.settings)
+    if places.lingering and (token is not None or facts.has_token):
+        text += f"\nLLAMAFORGE_TOKEN_FILE={places.token}\n"
+    yield File(path=places.settings, content=text)
+    if request.env:
+        yield File(
+            path=places.environment,
+            content=settings_text.environment_file(request.env),
+            mode=0o600,
+            secret=True,
+        )
+    if token is not None:
+        yield File(path=places.token, content=token + "\n", mode=0o600, secret=True)
+    dropin = render(
+        request,
+        group=facts.user_group,
+        device_groups=facts.device_groups,
+        lingering=places.lingering,
+    )
+    if dropin:
+        yield File(path=f"{places.dropins}/50-install.conf", content=dropin)
+    if request.mail_to:
+        yield from _mail_files(request.mail_to, places)
+
+
+def _mail_files(address: str, places: Places) -> Iterator[File]:
+    """Mails on failure: programs, template unit, settings, and the drop-in that turns them on."""
+    yield from (
+        File(path=path, content=shipped.text(source), mode=mode)
+        for path, (source, mode) in mail.PROGRAMS.items()
+    )
+    yield File(
+        path=places.mail_settings,
+        content=mail.settings(shipped.text("mail/mail.conf.example"), address),
+        mode=0o600,
+    )
+    dropin = shipped.text("mail/60-mail.conf")
+    yield File(path=f"{places.dropins}/60-mail.conf", content=HEAD + "\n" + dropin)
+
+
+def _commands(places: Places) -> Iterator[Command]:
+    manager = ("systemctl", "--user") if places.lingering else ("systemctl",)
+    if places.lingering:
+        yield Command(words=("loginctl", "enable-linger"))
+    else:
+        yield Command(words=("systemd-sysusers", SYSUSERS), needs_systemd=False)
+        yield Command(words=("systemd-tmpfiles", "--create", TMPFILES), needs_systemd=False)
+    yield Command(words=(*manager, "daemon-reload"))
+    # Without a running systemd this makes the link for the next boot.
+    yield Command(words=(*manager, "enable", "--quiet", UNIT), needs_systemd=False)

@@ -1,0 +1,47 @@
+"""The texts of the worker's settings file and of the service's environment file."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+import msgspec
+
+from llamaforge.service.request import asked_settings
+from llamaforge.spec.fleet import WorkerSettings
+
+_HEAD = """\
+# Settings of this machine's worker. `systemctl reload llamaforge-worker` reads them again.
+#
+# A line is NAME=value; one that begins with `export` goes into the ranks' environment. A variable
+# in the unit's Environment= wins over a line here. What is commented out shows the default.
+"""
+_ENVIRONMENT_HEAD = "# Variables for the worker and its ranks; only the owner can read this file.\n"
+
+
+def settings_file(values: Mapping[str, str]) -> str:
+    """The settings file with every key: those in `values` set, the others explained only."""
+    fields = {field.name: field for field in msgspec.structs.fields(WorkerSettings)}
+    blocks = [_HEAD]
+    for name, variable in asked_settings().items():
+        field = fields[name]
+        meaning = next(m.description for m in reversed(field.type.__metadata__) if m.extra)
+        lines = textwrap.wrap(str(meaning), 96, initial_indent="# ", subsequent_indent="# ")
+        default = "" if field.default in (None, msgspec.NODEFAULT) else field.default
+        lines.append(
+            f"{variable}={values[variable]}" if variable in values else f"#{variable}={default}"
+        )
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def environment_file(values: Mapping[str, str]) -> str:
+    """An EnvironmentFile= (systemd.exec(5)): every value is quoted, nothing is expanded."""
+    lines = [f'{name}="{_in_quotes(value)}"\n' for name, value in sorted(values.items())]
+    return _ENVIRONMENT_HEAD + "".join(lines)
+
+
+def _in_quotes(value: str) -> str:
+    for character in ("\\", '"', "$", "`"):
+        value = value.replace(character, "\\" + character)
+    return value
