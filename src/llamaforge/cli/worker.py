@@ -9,12 +9,16 @@ from typing import Any
 import click
 
 from llamaforge import log
+from llamaforge.cli import worker_install
 from llamaforge.spec.fleet import worker_settings
 
 
 @click.group("worker")
 def command() -> None:
     """Run this machine's worker."""
+
+
+command.add_command(worker_install.command)
 
 
 @command.command("run")
