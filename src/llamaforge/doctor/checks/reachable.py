@@ -10,10 +10,7 @@ from llamaforge.doctor.check import Check
 from llamaforge.doctor.contact import Answer, Contact
 from llamaforge.doctor.finding import Finding, error, warning
 from llamaforge.doctor.machine import Machine
-from llamaforge.doctor.subject import HEALTH, Subject
-
-TRIES = 3
-"""Ports after the first one that a worker may have taken instead."""
+from llamaforge.doctor.subject import HEALTH, PEER_PORTS, Subject
 
 
 def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
@@ -45,7 +42,7 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
 def find(machine: Machine, subject: Subject, address: str) -> tuple[int, Answer] | None:
     """The port at an address of this machine at which the worker answers, and its answer."""
     first = subject.peer_port
-    for port in range(first, first + TRIES + 1):
+    for port in range(first, first + PEER_PORTS):
         answer = machine.ask(address, port, HEALTH, seconds=2.0)
         if answer is not None and answer.status == 200 and "connected" in answer.json():
             return port, answer
