@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format clean lab lab-test lab-down
 
 help:
 	@echo "make demo     fine-tune the shipped model on an embedded fleet: the quickest look"
@@ -13,15 +13,29 @@ help:
 	@echo "make lint     ruff and mypy"
 	@echo "make format   let ruff lay out the code"
 	@echo "make setup    only make $(VENV) and install everything into it"
-	@echo "make clean    remove $(VENV) and caches; jobs in runs/ stay"
+	@echo "make lab      boot a fleet of systemd machines to play with (root); lab-down ends it"
+	@echo "make lab-test run only the tests on such machines"
+	@echo "make clean    remove $(VENV), .lab and caches; jobs in runs/ stay"
 
 setup: $(INSTALLED)
 
 demo: setup
 	$(BIN)/llamaforge demo
 
+# The installed image takes minutes the first time, more than a single test may.
 test: setup
+	$(BIN)/python -m lab build --if-possible
 	$(BIN)/python -m pytest
+
+lab: setup
+	$(BIN)/python -m lab up
+
+lab-test: setup
+	$(BIN)/python -m lab build
+	$(BIN)/python -m pytest tests/lab
+
+lab-down:
+	$(BIN)/python -m lab down
 
 # Without its cache: that does not notice when a module of ours moves, which changes how imports of
 # it are sorted.
@@ -35,7 +49,7 @@ format: setup
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .lab $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # Made again only when what is installed changes. torch comes first and by its exact version, so
 # that no other package's range decides which build of it is taken.

@@ -43,11 +43,11 @@ def environment(more: Mapping[str, str] | None = None) -> list[str]:
     return [f"{name}={value}" for name, value in {**CLEAN, **(more or {})}.items()]
 
 
-def joining(folders: Sequence[Path]) -> list[str]:
+def joining(folders: Sequence[Path | str]) -> list[str]:
     """The beginning of a command that starts the rest of it inside cgroups.
 
     A process moves itself before it becomes the command, so that no child escapes.
     """
     script = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ >"$1"; shift; n=$((n-1)); done'
-    files = [str(folder / "cgroup.procs") for folder in folders]
+    files = [f"{folder}/cgroup.procs" for folder in folders]
     return ["sh", "-c", f'{script}; exec "$@"', "join", str(len(files)), *files]

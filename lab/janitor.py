@@ -12,11 +12,14 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from lab.errors import LabError
 from lab.ledger import Ledger, Process, forget_folder
 from lab.teardown import take_down
+
+_LAST_WORDS_S = 0.3
 
 
 def watch(name: str, owner: Process) -> subprocess.Popen[bytes]:
@@ -51,6 +54,8 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     name, pid, start = arguments
     wait_for_end(Process(int(pid), int(start)))
+    # A tool that the owner had just started may still be at work: mount(8), or nspawn's start.
+    time.sleep(_LAST_WORDS_S)
     with contextlib.suppress(LabError):
         take_down(Ledger(name))
         forget_folder()

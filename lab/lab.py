@@ -118,6 +118,10 @@ class Lab:
         self._write_hosts()
         return node
 
+    def build(self) -> None:
+        """Build the installed image where it is not built, so that the next `add` is quick."""
+        layers("installed", self._builder)
+
     def _seed(self, name: str, address: str, hosts: bool) -> dict[str, str]:
         network = f"[Match]\nName=host0\n\n[Network]\nAddress={address}/24\n"
         network += "LinkLocalAddressing=no\nIgnoreCarrierLoss=yes\nConfigureWithoutCarrier=yes\n"

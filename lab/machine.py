@@ -16,6 +16,9 @@ from lab.ledger import Ledger
 CHECKOUT = Path(__file__).resolve().parents[1]
 MOUNTED_CHECKOUT = "/srv/llamaforge"
 
+# What nspawn ends with when the node asked for a reboot.
+_REBOOT = 133
+
 _NSPAWN_RUN = Path("/run/systemd/nspawn")
 
 
@@ -51,7 +54,7 @@ class Machine:
         seen = self._root.stat()
         # nspawn's own lock on the folder that it boots (systemd: image_path_lock).
         inode = f"inode-{seen.st_dev:x}:{seen.st_ino:x}"
-        return [_NSPAWN_RUN / "propagate" / self.name, Path("/run/systemd/nspawn/locks", inode)]
+        return [_NSPAWN_RUN / "propagate" / self.name, _NSPAWN_RUN / "locks" / inode]
 
     @property
     def on(self) -> bool:
@@ -125,6 +128,14 @@ class Machine:
                 f"{self.hostname} does not end in {seconds:.0f} s: {self.said()}"
             ) from None
         self._off()
+
+    def wants_reboot(self) -> bool:
+        """Whether the node has ended for a reboot; asked once, then it counts as off."""
+        process = self._process
+        if process is None or process.poll() is None:
+            return False
+        self._off()
+        return process.returncode == _REBOOT
 
     def cut(self) -> None:
         """Power off at once: every process killed, nothing asked."""

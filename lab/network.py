@@ -77,17 +77,19 @@ class Network:
             else:
                 rules["forward"].append(f'iifname "{one}" oifname "{other}" drop')
         chains = [
-            f"chain {hook} {{ type filter hook {hook} priority 0; " + "; ".join([*lines, "}"])
+            "\n".join(
+                [f"chain {hook} {{ type filter hook {hook} priority 0;", *dict.fromkeys(lines), "}"]
+            )
             for hook, lines in rules.items()
         ]
         table = f"table bridge {self.bridge}"
         # Replaced in one transaction: no frame slips through between two states.
-        body = f"{table} {{ {' '.join(chains)} }}" if self._cuts else ""
-        call("nft", "-f", "-", input=f"{table}\ndelete {table}\n{body}\n")
+        body = [f"{table} {{", *chains, "}"] if self._cuts else []
+        call("nft", "-f", "-", input="\n".join([table, f"delete {table}", *body, ""]))
 
 
 class Link:
-    """The host's side of one node's cable."""
+    """One node's cable, by the name of its end on the host; the node's end is `host0`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -96,33 +98,20 @@ class Link:
         """Pull the cable or put it back. What is sent meanwhile vanishes; nobody is told."""
         call("ip", "link", "set", self.name, "up" if plugged else "down")
 
-    def shape(self, rate: str | None, latency: str | None = None) -> None:
-        """Limit what reaches the node and what leaves it to a rate as tc(8) writes it ("100mbit").
+    def shape(self, init: int, rate: str | None, latency: str | None = None) -> None:
+        """Limit both directions to a rate as tc(8) writes it ("100mbit"); None lifts the limit.
 
-        None lifts the limit. `latency` ("20ms") delays what reaches the node; it needs netem,
-        which not every kernel has, and is a LabError without it.
+        `init` is the host's number of a process in the node. `latency` ("20ms") delays both
+        directions; it needs netem, which not every kernel has, and is a LabError without it.
         """
-        call("tc", "qdisc", "delete", "dev", self.name, "root", check=False)
-        call("tc", "qdisc", "delete", "dev", self.name, "ingress", check=False)
-        if latency:
-            delay = ["root", "netem", "delay", latency, *(["rate", rate] if rate else [])]
-            if call("tc", "qdisc", "add", "dev", self.name, *delay, check=False).returncode:
-                raise LabError("this kernel has no netem (sch_netem): links can't be delayed here")
-        elif rate:
-            bucket = ["tbf", "rate", rate, "burst", "256kb", "latency", "50ms"]
-            call("tc", "qdisc", "add", "dev", self.name, "root", *bucket)
-        if rate:
-            # Queues shape only what goes out; what comes in can be policed at the same rate.
-            call("tc", "qdisc", "add", "dev", self.name, "handle", "ffff:", "ingress")
-            police = ["police", "rate", rate, "burst", "256kb", "drop"]
-            call(
-                "tc",
-                "filter",
-                "add",
-                "dev",
-                self.name,
-                "parent",
-                "ffff:",
-                "matchall",
-                *["action", *police],
-            )
+        inside = ["nsenter", "-t", str(init), "-n", "tc"]
+        for tool, link in ((["tc"], self.name), (inside, "host0")):
+            call(*tool, "qdisc", "delete", "dev", link, "root", check=False)
+            if latency:
+                delay = ["netem", "delay", latency, *(["rate", rate] if rate else [])]
+                add = call(*tool, "qdisc", "add", "dev", link, "root", *delay, check=False)
+                if add.returncode:
+                    raise LabError("this kernel has no netem (sch_netem): no link can be delayed")
+            elif rate:
+                bucket = ["tbf", "rate", rate, "burst", "256kb", "latency", "50ms"]
+                call(*tool, "qdisc", "add", "dev", link, "root", *bucket)

@@ -145,7 +145,7 @@ class Node:
         """Limit the node's link to a rate of tc(8), both ways: "100mbit". None lifts that."""
         self._rate = (rate, latency)
         if self.alive:
-            self.link.shape(rate, latency)
+            self.link.shape(self.pid, rate, latency)
 
     def unplug(self) -> None:
         """Pull the network cable: what is sent vanishes, no connection is reset."""
@@ -166,7 +166,7 @@ class Node:
         if self._memory is not None:
             self._groups.set_memory(self._memory)
         if self._rate != (None, None):
-            self.link.shape(*self._rate)
+            self.link.shape(self.pid, *self._rate)
         if self._unplugged:
             self.link.plug(False)
 
