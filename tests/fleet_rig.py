@@ -35,7 +35,7 @@ class Rig:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def coordinator(self, *, port: int = 0, **flags: object) -> None:
-        options = {"node-grace": 1.0, "stop-seconds": 10.0, **flags}
+        options = {"node-grace": 1.0, "stop-seconds": 10.0, "return-grace": 0.5, **flags}
         args = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         folders = ["--state-dir", self.folder("coordinator"), "--cache-dir", self.folder("cc")]
         program = [sys.executable, "-m", "llamaforge", "coordinator", "run"]

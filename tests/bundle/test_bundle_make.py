@@ -365,6 +365,7 @@ FREE = {
     "tensorboard": True,
     "nodes": 2,
     "ranks_per_node": 2,
+    "on_node_loss": "fail",
     "batch_size": 2,
 }
 ELSEWHERE = {

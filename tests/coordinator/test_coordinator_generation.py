@@ -13,9 +13,9 @@ from llamaforge.coordinator.generation import (
     END_SECONDS,
     LEAVE_SECONDS,
     Generation,
-    Outcome,
     Phase,
 )
+from llamaforge.coordinator.outcome import Outcome
 from llamaforge.spec.ranks import Failed, Finished, Metric, StoreReady
 from llamaforge.spec.states import JobState
 from llamaforge.wire.messages import (

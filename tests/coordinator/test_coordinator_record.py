@@ -10,7 +10,7 @@ import pytest
 
 from jobs import make_job
 from llamaforge.bundle.manifest import Manifest
-from llamaforge.coordinator.generation import Outcome
+from llamaforge.coordinator.outcome import Outcome
 from llamaforge.coordinator.record import JobRecord
 from llamaforge.spec.states import JobState
 from llamaforge.wire.api import Submission

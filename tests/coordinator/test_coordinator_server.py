@@ -49,7 +49,8 @@ class Http:
 @pytest.fixture
 async def http(tmp_path: Path) -> AsyncIterator[Http]:
     store = BlobStore(tmp_path / "blobs")
-    board = Board(tmp_path / "streams", "me", node_grace=1, stop_seconds=1)
+    graces = {"node_grace": 1.0, "stop_seconds": 1.0, "return_grace": 1.0}
+    board = Board(tmp_path / "streams", "me", store, **graces)
     status = api.Status(coordinator="me", version="0", pid=1, started=0)
     runner = web.AppRunner(Server(board, store, TOKEN, lambda: status).app())
     await runner.setup()
@@ -172,6 +173,18 @@ async def test_unknown_jobs_are_named(http: Http) -> None:
 async def test_nonsense_is_refused(http: Http) -> None:
     assert await http.ask("POST", api.JOBS, b"{") == 400
     assert await http.ask("POST", f"{api.JOBS}/x/stop", b"[]") == 400
+
+
+async def test_files_of_a_generation_that_is_over_are_refused(http: Http) -> None:
+    """A node that was cut off may still train and send."""
+    assert await http.ask("POST", api.JOBS, http.submission()) == 200
+    stale = {api.GENERATION: "1"}
+    begin = f"{api.JOBS}/job/checkpoints/step-00000002"
+    assert await http.ask("POST", begin, headers=stale) == 404
+    assert "generation 1 of job 'job' is over" in http.text
+    assert await http.ask("PUT", f"{api.JOBS}/job/artifacts/x", b"x", headers=stale) == 404
+    assert not (http.root / "job" / "x").exists()
+    assert list((http.root / "job").rglob("*.incoming")) == []
 
 
 async def test_a_queued_job_can_be_stopped(http: Http) -> None:

@@ -2,7 +2,9 @@
 
 The job's `spec.dataset` is a script: words such as `steps=5`, `pace=0.05`, `checkpoint=2`,
 `fail=1` (that rank reports an error), `user_error=0`, `crash=1` (exit code 3), `kill=1` (SIGKILL
-of itself), `hang` (never ends by itself), `stubborn` (ignores SIGTERM), `say=TEXT`.
+of itself), `at=7` (at which step it misbehaves; 2 by default), `only=1` (in which generation; in
+all by default), `hang` (never ends by itself), `stubborn` (ignores SIGTERM), `say=TEXT`. It goes on
+from a checkpoint as a real rank does.
 """
 
 from __future__ import annotations
@@ -59,6 +61,13 @@ class Fake:
     def is_me(self, word: str) -> bool:
         return self.script.get(word) == str(self.place.rank)
 
+    def is_my_turn(self) -> bool:
+        return self.script.get("only", str(self.place.generation)) == str(self.place.generation)
+
+    def first_step(self) -> int:
+        state = Path(self.place.bundle) / "resume" / "state.json"
+        return msgspec.json.decode(state.read_bytes())["step"] if state.exists() else 0
+
     def meet(self) -> list[socket.socket]:
         if self.place.rank == 0:
             server = socket.create_server((self.place.address, 0))
@@ -89,12 +98,12 @@ class Fake:
         peers = self.meet()
         if self.place.rank == 0:
             self.say(Note(kind="guarantee", text="same numbers"))
-        step, steps = 0, int(self.script.get("steps", 3))
+        step, steps = self.first_step(), int(self.script.get("steps", 3))
         try:
             while self.agree(peers, self.stop is None and (step < steps or "hang" in self.script)):
                 step += 1
                 time.sleep(float(self.script.get("pace", 0)))
-                if step == 2:
+                if step == int(self.script.get("at", 2)) and self.is_my_turn():
                     self.misbehave()
                 if self.place.rank == 0:
                     self.step_done(step)
@@ -127,7 +136,7 @@ class Fake:
     def checkpoint(self, step: int) -> None:
         with checkpoints.begin(Path(self.place.workdir) / "checkpoints", step) as partial:
             (partial.path / "trained.safetensors").write_bytes(b"x" * 100_000)
-            path = partial.commit({"job": self.place.job.id}, keep=2)
+            path = partial.commit({"job": msgspec.to_builtins(self.place.job)}, keep=2)
         self.say(CheckpointDone(step=step, path=str(path)))
 
     def finish(self, step: int) -> None:

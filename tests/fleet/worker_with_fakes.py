@@ -8,17 +8,18 @@ import sys
 from pathlib import Path
 
 from llamaforge import log
-from llamaforge.spec.fleet import worker_settings
+from llamaforge.worker.configuration import Configuration
 from llamaforge.worker.process_runner import ProcessRunner
 from llamaforge.worker.supervisor import Supervisor
 
 
 async def main() -> None:
     flags = dict(word.split("=", 1) for word in sys.argv[1:])
-    settings = worker_settings(flags, os.environ)
+    configuration = Configuration(flags, os.environ)
     log.set_up("worker")
     fake = str(Path(__file__).with_name("fake_rank.py"))
-    await Supervisor(settings, ProcessRunner(rank=(fake,))).run()
+    runner = ProcessRunner(configuration.settings, configuration.exports, rank=(fake,))
+    await Supervisor(configuration, runner).run()
 
 
 asyncio.run(main())

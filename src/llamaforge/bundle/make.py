@@ -18,8 +18,7 @@ from llamaforge.bundle.disk import check_disk
 from llamaforge.bundle.manifest import Entry, Manifest
 from llamaforge.bundle.models import Found, find_model
 from llamaforge.bundle.place import Place
-from llamaforge.bundle.resume import Resume, check_same, is_same
-from llamaforge.bundle.seal import MANIFEST
+from llamaforge.bundle.resume import Resume, bundle_files, check_same, is_same
 from llamaforge.bundle.store import BlobStore
 from llamaforge.data.scan import ScanReport
 from llamaforge.errors import UserError
@@ -86,7 +85,7 @@ def make_bundle(
     job = _job(spec, where, rows, processes if per_process else 1, threads, digests)
     _check_disks(spec, model, where)
     if where.resume is not None:
-        manifest = _bundle(store, _resume_files(where.resume.checkpoint), manifest)
+        manifest = _bundle(store, bundle_files(where.resume.checkpoint), manifest)
     return Prepared(
         job=job,
         manifest=manifest,
@@ -107,11 +106,6 @@ def _files(spec: JobSpec, model: Found, rows: Dataset, folder: Path) -> Iterator
         yield f"model/{name}", model.folder / name
     if spec.chat_template is not None:
         yield "template/chat_template.jinja", Path(spec.chat_template).expanduser()
-
-
-def _resume_files(checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
-    for name in (MANIFEST, *(entry.path for entry in checkpoint.manifest.entries)):
-        yield f"resume/{name}", checkpoint.path / name
 
 
 def _bundle(

@@ -15,8 +15,14 @@ import msgspec
 
 from llamaforge.bundle import checkpoints
 from llamaforge.bundle.checkpoints import Checkpoint
+from llamaforge.bundle.manifest import Entry, Manifest
+from llamaforge.bundle.seal import MANIFEST
+from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import IntegrityError, SpecError
 from llamaforge.spec.job import Job, JobSpec
+
+FOLDER = "resume"
+"""Where a bundle holds the checkpoint that the job goes on from."""
 
 _DECIDES = (
     "method",
@@ -70,6 +76,26 @@ def search(root: Path) -> Search:
         return Search(resume=None, notes=notes)
     job = _saved_job(found.checkpoint)
     return Search(resume=Resume(checkpoint=found.checkpoint, job=job), notes=notes)
+
+
+def bundle_files(checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
+    """A checkpoint's files: where each stands in a bundle, and where it stands now."""
+    for name in (MANIFEST, *(entry.path for entry in checkpoint.manifest.entries)):
+        yield f"{FOLDER}/{name}", checkpoint.path / name
+
+
+def with_checkpoint(manifest: Manifest, checkpoint: Checkpoint, store: BlobStore) -> Manifest:
+    """A bundle that goes on from a checkpoint, in place of the one that it went on from before.
+
+    Raises:
+        OSError: a file of the checkpoint can't be read.
+        IntegrityError: a file changed while it was read.
+    """
+    entries = [entry for entry in manifest.entries if not entry.path.startswith(f"{FOLDER}/")]
+    for path, source in bundle_files(checkpoint):
+        sha256, size = store.add_file(source)
+        entries.append(Entry(path=path, sha256=sha256, size=size))
+    return Manifest(entries=tuple(sorted(entries, key=lambda entry: entry.path)))
 
 
 def check_same(resume: Resume, *, spec: JobSpec, data_digest: str, model_digest: str) -> None:

@@ -23,6 +23,7 @@ def command() -> None:
 @click.option("--state-dir", metavar="DIR", help="Fleet file, token and jobs.")
 @click.option("--cache-dir", metavar="DIR", help="Blobs; may be shared.")
 @click.option("--node-grace", type=float, metavar="S", help="Silence until a node is lost.")
+@click.option("--return-grace", type=float, metavar="S", help="Wait for a worker that left.")
 @click.option("--stop-seconds", type=float, metavar="S", help="Time to checkpoint and leave.")
 @click.option("--verbose", is_flag=True, help="Show debug messages too.")
 def run(verbose: bool, **flags: Any) -> None:

@@ -65,12 +65,20 @@ class Tally:
             self.state = update.state
         elif isinstance(update, GenerationStarted):
             self.nodes, self.generation = update.nodes, update.generation
+            self._go_back(update.after)
         elif isinstance(update, MetricLine):
             self._metric(update.line)
         elif isinstance(update, NoteLine):
             self.notes.append(update)
         elif isinstance(update, Ended):
             self.state, self.ended = update.state, update
+
+    def _go_back(self, after: int) -> None:
+        """A generation starts after this step: later ones are done, and told, again."""
+        if after < self.step:
+            self.step = after
+            self.evaluations = [e for e in self.evaluations if int(e.get("step", 0)) <= after]
+            self._times.clear()
 
     def _metric(self, line: dict[str, Any]) -> None:
         if "heldout_loss" in line:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from llamaforge.coordinator.outcome import Setback
 from llamaforge.errors import LlamaForgeError
 
 _CONNECTION_WORDS = (
@@ -20,6 +21,8 @@ _CONNECTION_WORDS = (
 )
 _FOLLOWS = ("GroupBroken", "PeerFailed")
 """Classes of the errors that a rank reports when another one has left, or said that it failed."""
+_CERTAIN = ("NotFinite",)
+"""Errors that the same rows, weights and kernels bring about each time: trying again is in vain."""
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +39,8 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """True when it may just follow from another rank's death."""
     last_lines: tuple[str, ...] = ()
     """The end of the rank's output."""
+    setback: Setback | None = None
+    """What it means for the job; None when trying again can't help."""
 
     def __str__(self) -> str:
         where = f"node {self.node}" if self.rank is None else f"rank {self.rank} on {self.node}"
@@ -60,14 +65,18 @@ def of_error(
     plain = user_error or kind in ("", LlamaForgeError.__name__)
     named = message if plain else f"{kind}: {message}"
     text = message.lower()
+    consequence = not user_error and (
+        kind in _FOLLOWS or any(words in text for words in _CONNECTION_WORDS)
+    )
+    setback = Setback.LOST if consequence else Setback.ERROR
     return Cause(
         node=node,
         rank=rank,
         what=f"failed: {named}",
         hint=hint,
         user_error=user_error,
-        consequence=not user_error
-        and (kind in _FOLLOWS or any(words in text for words in _CONNECTION_WORDS)),
+        consequence=consequence,
+        setback=None if user_error or kind in _CERTAIN else setback,
     )
 
 
@@ -88,6 +97,7 @@ def of_exit(
         else "",
         consequence=number == signal.SIGABRT,
         last_lines=last_lines,
+        setback=Setback.ERROR if number is None else Setback.LOST,
     )
 
 
@@ -97,6 +107,7 @@ def of_lost(node: str, why: str) -> Cause:
         node=node,
         what=f"is lost: {why}",
         hint="continue from the newest checkpoint with the same command and --auto-resume",
+        setback=Setback.LOST,
     )
 
 

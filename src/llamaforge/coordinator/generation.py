@@ -5,7 +5,7 @@
         └───────────┴──────► ENDING ───────► (over)
 
 It hears what workers say, tells what to send through `send`, and knows a deadline; the conductor
-(`coordinator.conduct`) owns sockets and time.
+(`coordinator.conductor`) owns sockets and time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 from llamaforge.bundle.manifest import Manifest
 from llamaforge.coordinator import cause
 from llamaforge.coordinator.cause import Cause
+from llamaforge.coordinator.outcome import Outcome, Setback
 from llamaforge.spec import ranks
 from llamaforge.spec.job import Job
 from llamaforge.spec.states import JobState
@@ -54,17 +55,6 @@ class Phase(str, Enum):
     """Rank 0 is done; artifacts are on their way."""
     ENDING = "ending"
     """Something failed, or a second stop came: ranks are being ended."""
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a generation ended."""
-
-    state: JobState | None
-    """DONE, STOPPED or FAILED; None: nothing failed, try again with the nodes that are left."""
-    reason: str
-    hint: str = ""
-    user_error: bool = False
-    proof: dict[str, Any] | None = None
 
 
 class Generation:
@@ -109,6 +99,9 @@ class Generation:
         self._trains = False
         """Rank 0 has reported a metric."""
         self._stop_reason = ""
+        """Why the job should stop; empty when nobody wants its end."""
+        self._leavers: dict[str, str] = {}
+        """Nodes whose workers were told to end, and why: only this generation ends with them."""
         self._pardoned = False
         """Ranks are being ended for no fault of theirs: what they say then is no cause."""
         self._given_up = False
@@ -126,6 +119,15 @@ class Generation:
             return True
         waits_for_artifacts = self._finished is not None and not self._uploaded and not self._causes
         return not self._alive and not waits_for_artifacts
+
+    @property
+    def lingering(self) -> frozenset[str]:
+        """Nodes that still run a rank as far as is known."""
+        return frozenset(self._alive.values())
+
+    @property
+    def _asked_to_leave(self) -> bool:
+        return bool(self._stop_reason or self._leavers)
 
     # ── what happens ──────────────────────────────────────────────────────────────────────────
 
@@ -159,8 +161,8 @@ class Generation:
             self._finished = report
             if self.phase is not Phase.ENDING:
                 self._enter(Phase.FINISHING, "artifacts are on their way")
-        elif isinstance(report, ranks.Failed) and self._stop_reason and not self._trains:
-            self.end_now(self._stop_reason)  # there was nothing to save yet
+        elif isinstance(report, ranks.Failed) and self._asked_to_leave and not self._trains:
+            self._dismiss(self.reason)  # there was nothing to save yet
         elif isinstance(report, ranks.Failed) and self._finished is None:
             self._fail(
                 cause.of_error(
@@ -193,8 +195,8 @@ class Generation:
             self._pardoned = True
             self._end(f"{node} has become busy: {message.message}")
             return
-        if self._stop_reason:
-            self.end_now(self._stop_reason)
+        if self._asked_to_leave:
+            self._dismiss(self.reason)
             return
         self._fail(
             cause.of_error(
@@ -220,7 +222,8 @@ class Generation:
         """The artifacts have arrived, or could not be sent."""
         if message.what != "artifacts":
             return
-        if message.error:
+        stopped = self._finished is not None and self._finished.stopped
+        if message.error and not (stopped and self._leavers):  # what goes on owes nothing yet
             what = f"could not deliver the artifacts: {message.error}"
             hint = f"they are kept on {node}, below jobs/ in its worker's state folder"
             self._fail(Cause(node=node, rank=0, what=what, hint=hint))
@@ -236,17 +239,21 @@ class Generation:
             self.end_now("stopped again before everything was saved")
             return
         self._stop_reason = reason
-        if self.phase is Phase.FINISHING:  # it ends anyway
-            return
-        self._enter(Phase.STOPPING, f"{reason}; saving a checkpoint")
-        self.deadline = self._clock() + self._stop_seconds
-        self._tell_all("checkpoint", reason)
+        self._save_and_leave(reason)
+
+    def leave(self, node: str, why: str) -> None:
+        """A member's worker was told to end: ranks save a checkpoint and leave; the job goes on.
+
+        It may do so while the ranks are asked to leave already, or after they have finished.
+        """
+        if any(member.node == node for member in self.members):
+            self._leavers[node] = why
+            self._save_and_leave(f"{node} is leaving ({why})")
 
     def end_now(self, reason: str) -> None:
         """Ends the ranks without a checkpoint."""
         self._stop_reason = self._stop_reason or reason
-        self._pardoned = not self._causes
-        self._end(reason)
+        self._dismiss(reason)
 
     def folder_failed(self, what: str) -> None:
         """The coordinator can't keep the job's results."""
@@ -259,7 +266,7 @@ class Generation:
         if self._causes and self.phase is not Phase.ENDING:
             self._end(str(cause.first(self._causes)).splitlines()[0])
         elif self.phase is Phase.STOPPING:
-            self.end_now(f"no checkpoint within {self._stop_seconds:.0f} s of being asked to stop")
+            self._dismiss(f"no checkpoint within {self._stop_seconds:.0f} s of being asked to stop")
         elif self.phase is Phase.FINISHING:
             self._tell_all("end", "the job is finished")
             self._enter(Phase.ENDING, "ranks that linger are being ended")
@@ -269,34 +276,61 @@ class Generation:
 
     def outcome(self) -> Outcome:
         """How it ended; only when `over`."""
-        finished = self._finished
-        gave_way = finished is not None and finished.stopped and not self._stop_reason
-        if finished is not None and self._uploaded and not (gave_way and self._causes):
-            return self._delivered(finished)
-        if self._causes:
-            why = cause.first(self._causes)
-            return Outcome(
-                state=JobState.FAILED, reason=str(why), hint=why.hint, user_error=why.user_error
-            )
+        finished = self._finished if self._uploaded else None
+        if finished is not None and not finished.stopped:
+            return Outcome(state=JobState.DONE, reason="finished", proof=finished.proof)
+        if finished is not None and self._stop_reason:
+            return self._stopped("a checkpoint is saved", finished.proof)
+        if self._causes and not self._explained_by_leavers():
+            return self._failed(cause.first(self._causes))
         if self._stop_reason:
-            return Outcome(
-                state=JobState.STOPPED,
-                reason=f"{self._stop_reason}; ended without a new checkpoint",
-                hint="it can continue from its newest checkpoint with --auto-resume",
-            )
-        return Outcome(state=None, reason=self.reason)
+            return self._stopped("ended without a new checkpoint", None)
+        return self._gave_way(finished)
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────
 
-    def _delivered(self, finished: ranks.Finished) -> Outcome:
-        if not finished.stopped:
-            return Outcome(state=JobState.DONE, reason="finished", proof=finished.proof)
+    def _failed(self, why: Cause) -> Outcome:
         return Outcome(
-            state=JobState.STOPPED,
-            reason=f"{self._stop_reason or 'stopped'}; a checkpoint is saved",
-            hint="continue with the same command and --auto-resume",
-            proof=finished.proof,
+            state=JobState.FAILED,
+            reason=str(why),
+            hint=why.hint,
+            user_error=why.user_error,
+            setback=why.setback,
+            said=why.what,
         )
+
+    def _stopped(self, what: str, proof: dict[str, Any] | None) -> Outcome:
+        hint = "continue from its newest checkpoint with the same command and --auto-resume"
+        reason = f"{self._stop_reason}; {what}"
+        return Outcome(state=JobState.STOPPED, reason=reason, hint=hint, proof=proof)
+
+    def _gave_way(self, finished: ranks.Finished | None) -> Outcome:
+        """Nobody wants the job's end, and nothing failed."""
+        if self._leavers or self._busy:
+            left = ", ".join(f"{node} left ({why})" for node, why in self._leavers.items())
+            proof = finished.proof if finished else None
+            return Outcome(
+                state=None, reason=left or self.reason, proof=proof, setback=Setback.GAVE_WAY
+            )
+        what = f"a rank was told to end ({self.reason})"
+        return Outcome(state=JobState.FAILED, reason=what, setback=Setback.LOST, said=what)
+
+    def _explained_by_leavers(self) -> bool:
+        """Whether what broke just follows from a worker's leaving, perhaps in a hurry."""
+        return bool(self._leavers) and cause.first(self._causes).consequence
+
+    def _save_and_leave(self, reason: str) -> None:
+        """Asks the ranks to save a checkpoint and leave, unless they are on their way out."""
+        if self.phase not in (Phase.STARTING, Phase.RUNNING):
+            return
+        self._enter(Phase.STOPPING, f"{reason}; saving a checkpoint")
+        self.deadline = self._clock() + self._stop_seconds
+        self._tell_all("checkpoint", reason)
+
+    def _dismiss(self, reason: str) -> None:
+        """Ends the ranks for no fault of theirs."""
+        self._pardoned = not self._causes
+        self._end(reason)
 
     def _introduce(self, store: ranks.StoreReady) -> None:
         for member in self.members:
@@ -323,11 +357,10 @@ class Generation:
         return message.code != 0 and not message.ordered and self._finished is None
 
     def _lacks_result(self) -> None:
-        if self._stop_reason:
+        if self._asked_to_leave:
             return
-        self._causes.append(
-            Cause(node=self._nodes[0], rank=0, what="ended without a result and without an error")
-        )
+        what = "ended without a result and without an error"
+        self._causes.append(Cause(node=self._nodes[0], rank=0, what=what, setback=Setback.ERROR))
 
     def _forget(self, node: str) -> None:
         self._alive = {rank: where for rank, where in self._alive.items() if where != node}

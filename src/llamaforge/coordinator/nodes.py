@@ -42,6 +42,8 @@ class Node:
         self.state, self.reason, self.since = NodeState.WAITING, "", time.time()
         self.ranks = 0
         """Ranks that it was told to run."""
+        self.leaving = False
+        """Whether its worker was told to end."""
 
     @property
     def name(self) -> str:
@@ -52,6 +54,12 @@ class Node:
     def ready(self) -> bool:
         """Whether it can take part in a generation that starts now."""
         return self.state is NodeState.WAITING and self.connection is not None
+
+    @property
+    def away(self) -> bool:
+        """Whether it is gone, or about to be, and may come back."""
+        silent = self.state is NodeState.WAITING and self.connection is None
+        return self.leaving or silent or self.state is NodeState.LOST
 
     def enter(self, state: NodeState, reason: str = "", ranks: int = 0) -> None:
         """Puts the node into a state."""
@@ -165,6 +173,7 @@ class Nodes:
         elif isinstance(message, Busy):
             node.enter(NodeState.BUSY, message.reason)
         elif isinstance(message, Leaving):
+            node.leaving = True
             node.enter(NodeState.BUSY, f"leaving: {message.reason}", node.ranks)
         elif isinstance(message, Left):
             self._give_up(node, "its worker was ended")

@@ -8,13 +8,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from llamaforge.coordinator.folder import JobFolder
-from llamaforge.coordinator.generation import Generation, Outcome
+from llamaforge.coordinator.generation import Generation
+from llamaforge.coordinator.outcome import Outcome
+from llamaforge.coordinator.resumption import Start
 from llamaforge.coordinator.stream import JobStream
 from llamaforge.spec import ranks
 from llamaforge.spec.states import JobState
 from llamaforge.wire.api import JobStatus, Submission
 from llamaforge.wire.messages import RankLog
-from llamaforge.wire.updates import Ended, LogLine, MetricLine, NoteLine, StateChanged
+from llamaforge.wire.updates import (
+    Ended,
+    GenerationStarted,
+    LogLine,
+    MetricLine,
+    NoteLine,
+    StateChanged,
+)
 
 MOST_LOG_LINES = 50_000
 """Lines of ranks' output in one job's stream: a rank that prints for ever must not fill a disk."""
@@ -36,12 +45,11 @@ class JobRecord:
         self.submitted = self.since
         self.stream = JobStream(streams / f"{submission.job.id}.jsonl")
         self.folder = JobFolder(submission)
-        self.generation: Generation | None = None
-        """The generation that runs now."""
         self.stop_reason = ""
-        """Why it should stop; set before it has a generation."""
+        """Why somebody wants it to stop; empty when nobody does."""
+        self.step = submission.resume_step or 0
+        """The last step that stands committed as far as is known."""
         self._log_lines = 0
-        self._step = submission.resume_step or 0
 
     @property
     def id(self) -> str:
@@ -61,7 +69,7 @@ class JobRecord:
         if rank != 0:
             return
         if isinstance(report, ranks.Metric):
-            self._step = max(self._step, int(report.line.get("step", 0)))
+            self.step = max(self.step, int(report.line.get("step", 0)))
             self.folder.metric(report.line)
             self.stream.add(MetricLine(line=report.line))
         elif isinstance(report, ranks.Note):
@@ -71,6 +79,45 @@ class JobRecord:
         """Records one event and tells it to followers."""
         self.folder.event(kind, text, **fields)
         self.stream.add(NoteLine(kind=kind, text=text, fields=fields))
+
+    def generation_begins(self, generation: Generation, *, after: int) -> None:
+        """Tells who runs the steps from `after` on."""
+        shape = ", ".join(f"{m.count} on {m.node}" for m in generation.members)
+        self.folder.event(
+            "generation",
+            f"generation {generation.number}: {generation.world_size} ranks ({shape})",
+            generation=generation.number,
+            world_size=generation.world_size,
+            nodes={m.node: m.count for m in generation.members},
+            after=after,
+        )
+        self.stream.add(
+            GenerationStarted(
+                generation=generation.number,
+                world_size=generation.world_size,
+                nodes=generation.members,
+                after=after,
+            )
+        )
+
+    def goes_on(self, generation: int, why: str, *, start: Start) -> None:
+        """A generation has ended and the job has not: later steps are done, and told, again.
+
+        Raises:
+            OSError: the folder refuses.
+        """
+        reached, self.step = self.step, start.step
+        self.folder.rewind(start.step if start.resumed else None)
+        where = f"after step {start.step}" if start.resumed else "from its first step"
+        self.note(
+            "continues",
+            f"generation {generation} ended at step {reached}: {why.splitlines()[0]}; "
+            f"the job goes on {where}",
+            generation=generation,
+            step=reached,
+            after=start.step,
+            why=why,
+        )
 
     def log_line(self, node: str, message: RankLog) -> None:
         """Passes a line of a rank's output on."""
@@ -109,7 +156,6 @@ class JobRecord:
                 proof=outcome.proof,
             )
         )
-        self.generation = None
 
     def _close_folder(self, outcome: Outcome) -> None:
         assert outcome.state is not None
@@ -130,7 +176,7 @@ class JobRecord:
             submitted=self.submitted,
             output_dir=self.submission.output_dir,
             total_steps=self.submission.job.total_steps,
-            step=self._step,
+            step=self.step,
             updates=self.stream.length,
         )
 

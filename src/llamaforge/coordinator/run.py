@@ -66,11 +66,14 @@ async def _serve(settings: CoordinatorSettings, path: Path) -> None:
         token = keep_token(path.parent / "token")
     streams = path.parent / "streams"
     shutil.rmtree(streams, ignore_errors=True)  # of jobs that ended with an earlier coordinator
+    store = BlobStore(Path(settings.cache_dir) / "blobs")
     board = Board(
         streams,
         identity,
+        store,
         node_grace=settings.node_grace,
         stop_seconds=settings.stop_seconds,
+        return_grace=settings.return_grace,
     )
 
     def status() -> Status:
@@ -83,7 +86,7 @@ async def _serve(settings: CoordinatorSettings, path: Path) -> None:
             jobs=tuple(job.status() for job in board.jobs()),
         )
 
-    server = Server(board, BlobStore(Path(settings.cache_dir) / "blobs"), token, status)
+    server = Server(board, store, token, status)
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -155,6 +155,10 @@ class Server:
         record = self._record(request)
         if record.state.final:
             raise FleetError(f"job {record.id!r} has ended already: it is {record.state.value}")
+        sender, now = request.headers.get(api.GENERATION), self._board.generation(record.id)
+        if sender is not None and sender != str(now):
+            # whoever was cut off may still train, and must not touch what the others go on from
+            raise FleetError(f"generation {sender} of job {record.id!r} is over")
         return record
 
     async def _artifact(self, request: web.Request) -> web.Response:

@@ -68,6 +68,17 @@ class JobFolder:
         if self._board is not None:
             self._board.append(line)
 
+    def rewind(self, after: int | None) -> None:
+        """The job goes on after this step: what was told of later ones is dropped.
+
+        Args:
+            after: a committed step; None when the job starts at its first step again.
+        """
+        last = -1 if after is None else after
+        self._metrics.rewind(last)
+        if self._board is not None:
+            self._board.rewind(last)
+
     def event(self, kind: str, text: str, **fields: Any) -> None:
         """Adds a line to events.jsonl."""
         self._events.add(kind, text, **fields)

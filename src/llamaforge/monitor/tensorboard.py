@@ -54,11 +54,15 @@ class TensorBoard:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._session = event_pb2.SessionLog
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventFileWriter(str(folder), flush_secs=5)
         if after is not None:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._add(after + 1, session_log=start)
+            self.rewind(after)
+
+    def rewind(self, after: int) -> None:
+        """Voids what was said of steps later than `after`: the job goes on from there."""
+        self._add(after + 1, session_log=self._session(status=self._session.START))
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Adds the numbers of one line of metrics.jsonl."""

@@ -138,6 +138,13 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
         Seconds,
         _from("LLAMAFORGE_NODE_GRACE", "seconds without its connection until a node is lost"),
     ] = 5.0
+    return_grace: Annotated[
+        Seconds,
+        _from(
+            "LLAMAFORGE_RETURN_GRACE",
+            "how long a job waits for a worker that left, or was lost, before it goes on without",
+        ),
+    ] = 10.0
     stop_seconds: Annotated[
         Seconds, _from("LLAMAFORGE_STOP_SECONDS", "how long ranks may take to checkpoint and leave")
     ] = 60.0

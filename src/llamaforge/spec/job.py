@@ -16,6 +16,7 @@ from msgspec import Meta
 Method = Literal["lora", "full"]
 Precision = Literal["bf16", "fp32"]
 Schedule = Literal["cosine", "linear", "constant"]
+OnNodeLoss = Literal["continue", "fail"]
 DataFormat = Literal["auto", "alpaca", "sharegpt", "messages", "prompt-completion", "text"]
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -183,6 +184,14 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Positive | None,
         _option("machines", "threads per training process; part of the result's bits"),
     ] = None
+    on_node_loss: Annotated[
+        OnNodeLoss,
+        _option(
+            "machines",
+            "when a node or a rank is lost: continue from the newest checkpoint, or fail",
+            advanced=True,
+        ),
+    ] = "continue"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

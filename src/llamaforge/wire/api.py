@@ -15,6 +15,8 @@ BLOBS = "/v1/blobs"
 JOBS = "/v1/jobs"
 WORKERS = "/v1/workers"
 
+GENERATION = "LlamaForge-Generation"
+"""Header of what a rank 0's worker sends: the generation whose files they are."""
 STREAM_BEAT = 5.0
 """Seconds after which a silent job stream sends an empty line."""
 STREAM_SILENCE = 20.0

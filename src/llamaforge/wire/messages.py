@@ -144,6 +144,8 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True, tag="uploaded"):
     """A checkpoint, or all artifacts, of a job have arrived at the coordinator, or never will."""
 
     job_id: str
+    generation: int | None = None
+    """Whose they are; None from a worker that doesn't tell."""
     what: Literal["checkpoint", "artifacts"]
     name: str = ""
     """The checkpoint's folder name."""

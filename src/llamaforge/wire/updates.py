@@ -39,6 +39,8 @@ class GenerationStarted(msgspec.Struct, frozen=True, kw_only=True, tag="generati
     generation: int
     world_size: int
     nodes: tuple[NodeRanks, ...]
+    after: int = 0
+    """Committed steps that it starts from; lines of later steps are void and come again."""
 
 
 class MetricLine(msgspec.Struct, frozen=True, kw_only=True, tag="metric"):

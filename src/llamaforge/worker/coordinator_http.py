@@ -31,10 +31,14 @@ class CoordinatorHttp:
     Args:
         url: root of its HTTP paths.
         token: the fleet's.
+        generation: whose files are sent; those of one that is over are refused.
     """
 
-    def __init__(self, url: str, token: str) -> None:
-        self._http = aiohttp.ClientSession(url, headers=header(token), timeout=_TIMEOUT)
+    def __init__(self, url: str, token: str, *, generation: int | None = None) -> None:
+        headers = header(token)
+        if generation is not None:
+            headers[api.GENERATION] = str(generation)
+        self._http = aiohttp.ClientSession(url, headers=headers, timeout=_TIMEOUT)
 
     async def __aenter__(self) -> CoordinatorHttp:
         return self

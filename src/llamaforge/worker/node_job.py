@@ -65,7 +65,7 @@ class NodeJob:
         self._folder = jobs / f"{order.job.id}.{order.generation}"
         self._cache, self._runner, self._http, self._send = cache, runner, http, send
         self._store = BlobStore(cache / "blobs")
-        self._uploads = Uploads(order.job.id, http, send)
+        self._uploads = Uploads(order.job.id, order.generation, http, send)
         self._ranks: dict[int, Rank] = {}
         self._store_at: ranks.Rendezvous | None = None
         self._stopping = ""

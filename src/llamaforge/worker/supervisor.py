@@ -171,7 +171,7 @@ class Supervisor:
             jobs=self._state / "jobs",
             cache=Path(self._settings.cache_dir),
             runner=self._runner,
-            http=CoordinatorHttp(target.url, target.token),
+            http=CoordinatorHttp(target.url, target.token, generation=order.generation),
             send=self._link.send,
         )
         self._running = asyncio.ensure_future(self._run_job(self._job))

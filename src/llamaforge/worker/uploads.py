@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from llamaforge.errors import LlamaForgeError
 from llamaforge.wire.messages import Uploaded
@@ -23,16 +24,22 @@ class Uploads:
 
     Args:
         job_id: the job.
+        generation: its generation that runs here.
         http: the way to the coordinator.
         send: tells the coordinator how each upload ended.
     """
 
     def __init__(
-        self, job_id: str, http: CoordinatorHttp, send: Callable[[Uploaded], None]
+        self,
+        job_id: str,
+        generation: int,
+        http: CoordinatorHttp,
+        send: Callable[[Uploaded], None],
     ) -> None:
         self.failed = False
         """Whether something did not arrive."""
-        self._job_id, self._http, self._send = job_id, http, send
+        self._job_id, self._generation = job_id, generation
+        self._http, self._send = http, send
         self._checkpoint: Path | None = None
         self._artifacts: Path | None = None
         self._task: asyncio.Task[None] | None = None
@@ -68,13 +75,11 @@ class Uploads:
                 error = await self._try(self._http.send_checkpoint, folder)
                 if error and (self._checkpoint or not folder.is_dir()):
                     continue  # a newer one stands, or is about to be told: this one was deleted
-                self._tell(
-                    Uploaded(job_id=self._job_id, what="checkpoint", name=folder.name, error=error)
-                )
+                self._tell("checkpoint", folder.name, error)
             elif folder := self._artifacts:
                 self._artifacts = None
                 error = await self._try(self._http.send_artifacts, folder)
-                self._tell(Uploaded(job_id=self._job_id, what="artifacts", error=error))
+                self._tell("artifacts", "", error)
 
     async def _try(self, send: Callable[[str, Path], object], folder: Path) -> str:
         """Sends a folder. Returns why that failed, or nothing."""
@@ -84,8 +89,16 @@ class Uploads:
             return str(why)
         return ""
 
-    def _tell(self, message: Uploaded) -> None:
-        if message.error:
+    def _tell(self, what: Literal["checkpoint", "artifacts"], name: str, error: str) -> None:
+        if error:
             self.failed = True
-            log.warning("%s %s was not sent: %s", message.what, message.name, message.error)
-        self._send(message)
+            log.warning("%s %s was not sent: %s", what, name, error)
+        self._send(
+            Uploaded(
+                job_id=self._job_id,
+                generation=self._generation,
+                what=what,
+                name=name,
+                error=error,
+            )
+        )
