@@ -2,6 +2,7 @@
 
     LlamaForgeError            exit code 1   something went wrong while doing what was asked
     ├── UserError              exit code 2   what was asked can't be done as written
+    │   ├── Occupied                         what is needed is taken or full now
     │   ├── SpecError                        a key or value of the job
     │   ├── DataError                        a dataset: names the file and the line
     │   └── ModelError                       a model: missing, incomplete, gated
@@ -39,6 +40,15 @@ class UserError(LlamaForgeError):
     """What was asked can't be done as written; nothing has been changed."""
 
     exit_code = 2
+    may_pass = False
+    """Whether the same may work later without a change by a person (a port in use, a full disk):
+    a service then tries again."""
+
+
+class Occupied(UserError):
+    """A port, a folder or a disk that is needed is taken or full now; it may be free later."""
+
+    may_pass = True
 
 
 class SpecError(UserError):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llamaforge.errors import UserError
+from llamaforge.errors import Occupied
 
 
 def state_dir() -> Path:
@@ -33,12 +33,12 @@ def writing_state(folder: Path) -> Iterator[None]:
     """Around writes to a state folder: one that can't be written is a mistake, not a bug.
 
     Raises:
-        UserError: names the folder and why.
+        Occupied: names the folder and why.
     """
     try:
         yield
     except OSError as why:
-        raise UserError(
+        raise Occupied(
             f"the state folder {folder} can't be written: {why.strerror or why}",
             hint="make room or give it to this user, or choose another one with --state-dir",
         ) from why

@@ -86,7 +86,7 @@ def test_systemd_gives_folders_and_the_token(tmp_path: Path) -> None:
         "CACHE_DIRECTORY": "/var/cache/llamaforge",
         "CREDENTIALS_DIRECTORY": str(tmp_path),
     }
-    (tmp_path / "token").write_text("")
+    (tmp_path / "token").write_text("\n")
     settings = worker_settings({}, environ)
     assert settings.state_dir == "/var/lib/llamaforge"
     assert settings.cache_dir == "/var/cache/llamaforge"

@@ -56,7 +56,8 @@ def test_the_command_is_torchrun_with_this_nodes_place() -> None:
     ):
         assert word in argv
     assert argv[argv.index("llamaforge.train.classic.peer") + 1 :] == [
-        *("--name", "pi", "--cache-dir", "/cache", "--folder", "/state/job")
+        *("--name", "pi", "--cache-dir", "/cache", "--folder", "/state/job"),
+        *("--network-timeout", "600.0"),
     ]
 
 
@@ -68,7 +69,7 @@ def test_a_relative_cache_is_where_the_worker_was_started(monkeypatch, tmp_path:
 
 def test_cores_and_address_are_handed_on_where_they_are_set() -> None:
     argv = command(msgspec.structs.replace(SETTINGS, cores=3, address="10.0.0.9"), SEAT)
-    assert argv[-4:] == ["--cores", "3", "--address", "10.0.0.9"]
+    assert argv[-6:-2] == ["--cores", "3", "--address", "10.0.0.9"]
 
 
 def test_torchrun_leaves_the_ranks_arguments_to_the_rank() -> None:
@@ -82,6 +83,7 @@ def test_the_environment_can_not_override_the_command_line() -> None:
     environ = environment(
         SETTINGS,
         {"PATH": "/bin", "PET_NNODES": "9", "WORLD_SIZE": "3", "MASTER_ADDR": "x", "RANK": "1"},
+        {},
     )
     assert environ["PATH"] == "/bin"
     assert not {"PET_NNODES", "WORLD_SIZE", "MASTER_ADDR", "RANK"} & environ.keys()
@@ -90,8 +92,8 @@ def test_the_environment_can_not_override_the_command_line() -> None:
 
 
 def test_the_resolver_gives_up_soon_and_keeps_its_other_options() -> None:
-    assert environment(SETTINGS, {})["RES_OPTIONS"] == "timeout:1 attempts:1"
-    kept = environment(SETTINGS, {"RES_OPTIONS": "rotate"})["RES_OPTIONS"]
+    assert environment(SETTINGS, {}, {})["RES_OPTIONS"] == "timeout:1 attempts:1"
+    kept = environment(SETTINGS, {"RES_OPTIONS": "rotate"}, {})["RES_OPTIONS"]
     assert kept == "rotate timeout:1 attempts:1"
 
 

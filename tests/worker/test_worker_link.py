@@ -83,7 +83,7 @@ async def test_a_coordinator_that_says_nothing_is_dialled_again(
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     write(tmp_path / "fleet.json", port=server.sockets[0].getsockname()[1])
     worker = Link(
-        settings(tmp_path),
+        lambda: settings(tmp_path),
         hello=lambda _: Hello(node="a", identity="i", session="s", cores=1, memory=1),
         heard=lambda _: None,
         abandoned=lambda: None,

@@ -14,6 +14,7 @@ import pytest
 
 from fleet_rig import alive
 from jobs import make_job
+from llamaforge.spec.fleet import worker_settings
 from llamaforge.spec.ranks import Assignment, FromRank, Note, Stop
 from llamaforge.worker import process_runner
 from llamaforge.worker.process_runner import LINE_BYTES, ProcessRunner, RankProcess, lines
@@ -57,7 +58,7 @@ async def start(folder: Path, body: str) -> Started:
         cache_dir="",
     )
     started = Started()
-    started.rank = await ProcessRunner(rank=(str(script),)).start(
+    started.rank = await ProcessRunner(worker_settings({}, {}), {}, rank=(str(script),)).start(
         assignment, folder, on_report=started.report, on_line=started.printed.append
     )
     return started

@@ -3,6 +3,7 @@
     2     what was asked can't be done as written (also: wrong options)
     1     something went wrong while doing it
     130   stopped with Ctrl-C
+    78    instead of 2 in the main process of a systemd unit: starting it again can't help
 
 With `--json` the same stands on standard output as one JSON object, so that a program that reads
 the stream sees the error where it reads everything else.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from llamaforge.errors import LlamaForgeError, UserError
+from llamaforge.systemd import unit
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells report it."""
@@ -97,6 +99,8 @@ def _show(error: LlamaForgeError, as_json: bool) -> int:
         print(f"{red}error:{plain} {error.message}", file=sys.stderr)
         if error.hint:
             print("\n".join(f"  {line}" for line in error.hint.splitlines()), file=sys.stderr)
+    if isinstance(error, UserError) and not error.may_pass and unit.runs_us(os.environ):
+        return unit.CANNOT_HELP
     return error.exit_code
 
 

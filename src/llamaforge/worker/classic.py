@@ -13,14 +13,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from llamaforge.spec import classic
 from llamaforge.spec.fleet import WorkerSettings
-from llamaforge.spec.ranks import Failed, Finished
+from llamaforge.spec.ranks import Failed, Finished, Progress
+from llamaforge.systemd import journal
 from llamaforge.worker.busy import BusyLock
 from llamaforge.worker.classic_agent import (
     Agent,
@@ -29,8 +30,10 @@ from llamaforge.worker.classic_agent import (
     command,
     ending,
     environment,
+    progress_of,
     verdict,
 )
+from llamaforge.worker.rank_outputs import RankOutputs
 from llamaforge.worker.store_client import NoStore, StoreClient
 from llamaforge.worker.store_probe import Kind, Sighting, look
 
@@ -52,19 +55,25 @@ _THERE = (Kind.WAITING, Kind.CLAIMED, Kind.RUNNING, Kind.STALLED)
 Look = Callable[[], Awaitable[Sighting]]
 
 
-async def watch(settings: WorkerSettings, busy: BusyLock, log: logging.Logger) -> None:
+async def watch(
+    settings: WorkerSettings,
+    busy: BusyLock,
+    log: logging.Logger,
+    visit: Visit | None = None,
+) -> None:
     """Takes part in classic jobs until it is cancelled; then the ranks save and leave.
 
     Args:
         settings: `master_addr` is set.
         busy: shared with whatever else brings jobs to this worker.
         log: for people.
+        visit: takes part in a job; by default one with these settings.
     """
     if settings.node_rank == 0:
         log.info("classic: NODE_RANK is 0, which is torchrun's own node; nothing to wait for")
         await asyncio.Event().wait()
     shutil.rmtree(_folder(settings), ignore_errors=True)  # of a worker that was killed
-    watcher = Watcher(_look_with(settings), Visit(settings, log), busy, log)
+    watcher = Watcher(_look_with(settings), visit or Visit(settings, log), busy, log)
     while True:
         seen = await watcher.step()
         await asyncio.sleep(POLITE_INTERVAL if seen is Kind.FOREIGN else INTERVAL)
@@ -139,12 +148,30 @@ class Visit:
     Args:
         settings: of this worker.
         log: for people.
+        exports: what the settings file adds to the environment of the ranks.
     """
 
-    def __init__(self, settings: WorkerSettings, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        log: logging.Logger,
+        exports: Mapping[str, str] | None = None,
+    ) -> None:
         self._settings = settings
         self._log = log
+        self._exports = exports or {}
         self._look = _look_with(settings)
+        self._folder: Path | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it takes part in a job now."""
+        return self._folder is not None
+
+    @property
+    def progress(self) -> Progress | None:
+        """Where the running job is, as the first rank of this node has left it."""
+        return progress_of(self._folder, 0) if self._folder else None
 
     async def __call__(self) -> None:
         """From the claim to the end of the torchrun agent; says how it went."""
@@ -155,6 +182,7 @@ class Visit:
         except OSError as error:
             self._log.error("classic: no folder for the job's files: %s", error)
             return
+        self._folder = folder
         try:
             seat = await self._claim(folder)
             if seat is not None:
@@ -162,6 +190,7 @@ class Visit:
         except OSError as error:
             self._log.warning("classic: the attempt failed: %s", error)
         finally:
+            self._folder = None
             shutil.rmtree(folder, ignore_errors=True)
 
     async def _claim(self, folder: Path) -> Seat | None:
@@ -187,9 +216,10 @@ class Visit:
 
     async def _attend(self, seat: Seat) -> None:
         """Runs the agent beside a guard that ends it when the coordinator is gone."""
+        output = await RankOutputs.open(seat.folder, self._settings.nproc_per_node, self._printed)
         agent = await Agent.start(
             command(self._settings, seat),
-            environment(self._settings, os.environ),
+            environment(self._settings, os.environ, self._exports),
             folder=seat.folder,
             stop_seconds=self._settings.stop_seconds,
         )
@@ -206,9 +236,19 @@ class Visit:
         finally:
             guard.cancel()
             agent.kill()
+            await output.close()
             transcript.end(explained=verdict(seat.folder) is not None)
         cause = None if guard.cancelled() or not guard.done() else guard.result()
         await self._conclude(seat, code, cause or ending(code, agent.last_lines))
+
+    def _printed(self, local_rank: int, line: str) -> None:
+        """One line of a rank's output goes to the log, with where the job is."""
+        where = progress_of(self._folder, local_rank) if self._folder else None
+        known = {} if where is None else msgspec.structs.asdict(where)
+        names = ("job", "generation", "rank", "step")
+        fields = journal.fields(**{name: known.get(name) for name in names})
+        number = where.rank if where else f"{local_rank} of this node"
+        self._log.info("classic| rank %s: %s", number, line, extra=fields)
 
     async def _guard(self, agent: Agent) -> str:
         """Ends an agent whose store is gone or needs another number of nodes; returns why."""

@@ -21,7 +21,8 @@ from pathlib import Path
 import msgspec
 
 from llamaforge.spec.fleet import WorkerSettings
-from llamaforge.spec.ranks import Failed, Finished
+from llamaforge.spec.ranks import Failed, Finished, Progress
+from llamaforge.worker.rank_environment import rank_environment
 from llamaforge.worker.tether import tether
 
 _LONGEST_LINE = 1 << 16  # bytes; a longer one is handed on in pieces
@@ -29,10 +30,6 @@ _REMEMBERED = 20
 _POST_MORTEM = re.compile(r"torch/distributed/elastic/multiprocessing/api.py:\d+\] failed")
 _RANKS_EXIT = re.compile(r"^\s*exitcode\s*:\s*(-?\d+)")
 """A line of torchrun's report on a rank."""
-_NOT_INHERITED = (
-    *("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "WORLD_SIZE", "NPROC_PER_NODE"),
-    *("RANK", "LOCAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "TORCH_ELASTIC_WORKER_IDENTICAL"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,26 +58,23 @@ def command(settings: WorkerSettings, seat: Seat) -> list[str]:
         *("--folder", str(seat.folder)),
         *(("--cores", str(settings.cores)) if settings.cores else ()),
         *(("--address", settings.address) if settings.address else ()),
+        *("--network-timeout", str(settings.network_timeout)),
     ]
 
 
-def environment(settings: WorkerSettings, base: Mapping[str, str]) -> dict[str, str]:
-    """The agent's environment: the worker's, without what would override the command line.
+def environment(
+    settings: WorkerSettings, base: Mapping[str, str], exports: Mapping[str, str]
+) -> dict[str, str]:
+    """The agent's environment: that of any rank, and what torchrun reads.
 
     A machine without reverse DNS would otherwise spend tens of seconds in look-ups, which torch
     makes only to name hosts in its logs; so the resolver is told to give up after one second.
     """
-    kept = {
-        name: value
-        for name, value in base.items()
-        if name not in _NOT_INHERITED and not name.startswith(("PET_", "TORCHELASTIC_"))
-    }
+    kept = rank_environment(base, settings, exports)
     kept["PYTHONUNBUFFERED"] = "1"
     kept["OMP_NUM_THREADS"] = "1"  # ranks set their threads by the job; this quietens torchrun
     kept["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(settings.stop_seconds))
-    kept["RES_OPTIONS"] = f"{base.get('RES_OPTIONS', '')} timeout:1 attempts:1".strip()
-    if settings.hf_home is not None:
-        kept["HF_HOME"] = settings.hf_home
+    kept["RES_OPTIONS"] = f"{kept.get('RES_OPTIONS', '')} timeout:1 attempts:1".strip()
     return kept
 
 
@@ -210,6 +204,16 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return end.partial
     except asyncio.LimitOverrunError as long:
         return await stream.readexactly(long.consumed)
+
+
+def progress_of(folder: Path, local_rank: int) -> Progress | None:
+    """What a rank of this node has left about its progress; None when it has not begun."""
+    try:
+        return msgspec.json.decode(
+            (folder / f"progress-{local_rank}.json").read_bytes(), type=Progress
+        )
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def verdict(folder: Path) -> Finished | Failed | None:

@@ -43,7 +43,7 @@ class Link:
     """The connection.
 
     Args:
-        settings: where the coordinator is.
+        settings: tells where the coordinator is; asked at every dial, since a reload changes it.
         hello: makes the greeting; its session fields are filled in here.
         heard: told every message of the coordinator.
         abandoned: told when the coordinator knows nothing (any more) of what runs here.
@@ -51,7 +51,7 @@ class Link:
 
     def __init__(
         self,
-        settings: WorkerSettings,
+        settings: Callable[[], WorkerSettings],
         *,
         hello: Callable[[str], Hello],
         heard: Callable[[FromCoordinator], None],
@@ -61,7 +61,8 @@ class Link:
         self._heard, self._abandoned = heard, abandoned
         self._session = self._new_session()
         self._coordinator = ""
-        self._said = ""
+        self.said = ""
+        """What it said last about the connection, for people."""
         self.connected = False
         """Whether the coordinator is there now."""
         self.target: FleetFile | None = None
@@ -86,7 +87,7 @@ class Link:
         pause = FIRST_PAUSE
         while True:
             try:
-                self.target = find_coordinator(self._settings)
+                self.target = find_coordinator(self._settings())
                 await self._dial(self.target)
                 pause = FIRST_PAUSE
             except FleetError as why:
@@ -113,7 +114,7 @@ class Link:
                 f"{target.url}{api.WORKERS}", heartbeat=HEARTBEAT, max_msg_size=FRAME_LIMIT
             ) as socket,
         ):
-            self.address = self._settings.address or _own_address(socket)
+            self.address = self._settings().address or _own_address(socket)
             welcome = await self._greet(socket)
             if not welcome.resumed:
                 self._begin(welcome)
@@ -164,8 +165,8 @@ class Link:
 
     def _tell(self, text: str) -> None:
         """One line in the log for each change, however often it is tried."""
-        if text != self._said:
-            self._said = text
+        if text != self.said:
+            self.said = text
             log.info("%s", text)
 
 

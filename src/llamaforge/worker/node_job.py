@@ -14,6 +14,7 @@ from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import FleetError, LlamaForgeError, UserError
 from llamaforge.spec import ranks
 from llamaforge.spec.ranks import Assignment
+from llamaforge.systemd import journal
 from llamaforge.wire.messages import (
     CannotStart,
     FromWorker,
@@ -47,6 +48,7 @@ class NodeJob:
         runner: starts ranks.
         http: transfers with the coordinator.
         send: tells the coordinator something.
+        network_timeout: seconds that a rank waits for another that is silent but not gone.
     """
 
     def __init__(
@@ -60,7 +62,11 @@ class NodeJob:
         runner: RankRunner,
         http: CoordinatorHttp,
         send: Callable[[FromWorker], None],
+        network_timeout: float = 600.0,
     ) -> None:
+        self._network_timeout = network_timeout
+        self.progress: ranks.Progress | None = None
+        """Where the job is; None until its ranks have met."""
         self._order, self._node, self._address = order, node, address
         self._folder = jobs / f"{order.job.id}.{order.generation}"
         self._cache, self._runner, self._http, self._send = cache, runner, http, send
@@ -77,6 +83,13 @@ class NodeJob:
     def job_id(self) -> str:
         """The job's id."""
         return self._order.job.id
+
+    def fields(self, rank: int | None = None) -> dict[str, dict[str, str]]:
+        """What a line in the journal says about its job besides the text."""
+        step = self.progress.step if self.progress else None
+        return journal.fields(
+            job=self.job_id, generation=self._order.generation, rank=rank, step=step
+        )
 
     @property
     def running(self) -> int:
@@ -107,7 +120,7 @@ class NodeJob:
 
     def stop(self, how: Literal["checkpoint", "end"], reason: str) -> None:
         """Asks the ranks to save a checkpoint and leave, or ends them."""
-        log.info("job %s: %s", self.job_id, reason)
+        log.info("job %s: %s", self.job_id, reason, extra=self.fields())
         self._stopping = reason
         if self._preparing is not None:
             self._preparing.cancel()
@@ -153,7 +166,7 @@ class NodeJob:
     async def _prepare(self) -> None:
         (self._folder / "work").mkdir(parents=True, exist_ok=True)
         fetched = await self._http.fetch_missing(self._order.manifest, self._store)
-        log.info("job %s: %.1f MB fetched", self.job_id, fetched / 1e6)
+        log.info("job %s: %.1f MB fetched", self.job_id, fetched / 1e6, extra=self.fields())
         bundle = self._folder / "bundle"
         await asyncio.to_thread(self._store.lay_out, self._order.manifest, bundle)
 
@@ -167,7 +180,7 @@ class NodeJob:
         )
 
     def _cannot_start(self, why: LlamaForgeError) -> None:
-        log.warning("job %s can't start here: %s", self.job_id, why)
+        log.warning("job %s can't start here: %s", self.job_id, why, extra=self.fields())
         self._send(
             CannotStart(
                 job_id=self.job_id,
@@ -189,7 +202,8 @@ class NodeJob:
         except OSError as why:
             self._cannot_start(self._refused(why))
             self.kill()
-        log.info("job %s: ranks %d to %d run", self.job_id, numbers[0], numbers[-1])
+        said = f"job {self.job_id}: ranks {numbers[0]} to {numbers[-1]} run"
+        log.info(said, extra=self.fields())
         await asyncio.gather(*(self._wait(number, rank) for number, rank in self._ranks.items()))
 
     async def _start(self, number: int) -> None:
@@ -221,11 +235,14 @@ class NodeJob:
             bundle=str(self._folder / "bundle"),
             workdir=str(self._folder / "work"),
             cache_dir=str(self._cache / "tokens"),
+            network_timeout=self._network_timeout,
         )
 
     async def _wait(self, number: int, rank: Rank) -> None:
         end = await rank.wait()
-        log.info("job %s: rank %d ended (%s)", self.job_id, number, end.code or end.signal or 0)
+        how = end.code or end.signal or 0
+        said = f"job {self.job_id}: rank {number} ended ({how})"
+        log.info(said, extra=self.fields(rank=number))
         self._send(
             RankExited(
                 job_id=self.job_id,
@@ -245,6 +262,9 @@ class NodeJob:
         self._ranks[0].kill()
 
     def _reported(self, number: int, report: ranks.FromRank) -> None:
+        if isinstance(report, ranks.Progress):  # told to this worker only
+            self.progress = report
+            return
         self._send(
             RankSaid(
                 job_id=self.job_id,
@@ -261,7 +281,7 @@ class NodeJob:
             self._uploads.artifacts(Path(report.artifacts))
 
     def _printed(self, number: int, line: str) -> None:
-        log.info("rank %d: %s", number, line)
+        log.info("rank %d: %s", number, line, extra=self.fields(rank=number))
         self._send(RankLog(job_id=self.job_id, rank=number, line=line))
 
     # ── after the ranks ───────────────────────────────────────────────────────────────────────

@@ -20,7 +20,10 @@ from typing import BinaryIO
 
 import msgspec
 
+from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.spec.ranks import Assignment, FromRank, ToRank
+from llamaforge.worker.line_pace import LinePace
+from llamaforge.worker.rank_environment import notes, rank_environment
 from llamaforge.worker.rank_runner import Exit
 from llamaforge.worker.tether import tether
 
@@ -33,7 +36,6 @@ DRAIN_SECONDS = 5.0
 """How long to read on after a rank's exit: a child that left its group may hold its output."""
 
 RANK = ("-m", "llamaforge.train.rank")
-_CLASSIC = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "WORLD_SIZE", "RANK", "LOCAL_RANK")
 
 log = logging.getLogger("llamaforge.worker")
 
@@ -42,13 +44,27 @@ class ProcessRunner:
     """Starts rank processes.
 
     Args:
-        hf_home: folder of the Hugging Face cache; None leaves the worker's own.
+        settings: of the worker.
+        exports: what the settings file adds to the ranks' environment.
         rank: the arguments after `python`; tests give their own script.
     """
 
-    def __init__(self, hf_home: str | None = None, rank: Sequence[str] = RANK) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        exports: Mapping[str, str],
+        *,
+        rank: Sequence[str] = RANK,
+    ) -> None:
         self._rank = tuple(rank)
-        self._environment = _environment(os.environ, hf_home)
+        self._environment: dict[str, str] = {}
+        self.reconfigure(settings, exports)
+
+    def reconfigure(self, settings: WorkerSettings, exports: Mapping[str, str]) -> None:
+        """Takes over settings that were read again."""
+        self._environment = rank_environment(os.environ, settings, exports)
+        for note in notes(self._environment):
+            log.warning("%s", note)
 
     async def start(
         self,
@@ -182,7 +198,11 @@ class RankProcess:
 
 
 async def lines(output: asyncio.StreamReader) -> AsyncIterator[str]:
-    """The lines of a process's output; long ones are cut, and `\\r` ends one as well."""
+    """The lines of a process's output, no faster than `LinePace` allows.
+
+    Long ones are cut, and `\\r` ends one as well.
+    """
+    pace = LinePace()
     rest = b""
     while data := await output.read(1 << 16):
         *whole, rest = (rest + data).replace(b"\r", b"\n").split(b"\n")
@@ -190,6 +210,7 @@ async def lines(output: asyncio.StreamReader) -> AsyncIterator[str]:
             if line.strip():
                 yield line[:LINE_BYTES].decode(errors="replace")
         rest = rest[:LINE_BYTES]
+        await pace.take(len(whole))
     if rest.strip():
         yield rest.decode(errors="replace")
 
@@ -207,9 +228,3 @@ async def _hear(reader: asyncio.StreamReader, on_report: Callable[[FromRank], No
                 log.warning("a rank said something that can't be understood: %s", why)
             else:
                 on_report(report)
-
-
-def _environment(inherited: Mapping[str, str], hf_home: str | None) -> dict[str, str]:
-    """The ranks' environment: without torchrun's variables, which are not about this job."""
-    kept = {name: value for name, value in inherited.items() if name not in _CLASSIC}
-    return {**kept, "HF_HOME": hf_home} if hf_home else kept

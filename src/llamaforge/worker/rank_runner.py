@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.spec.ranks import Assignment, FromRank, ToRank
 
 
@@ -39,6 +40,14 @@ class Rank(Protocol):
 
 class RankRunner(Protocol):
     """Starts ranks."""
+
+    def reconfigure(self, settings: WorkerSettings, exports: Mapping[str, str]) -> None:
+        """Takes over settings that were read again, for the ranks to come.
+
+        Args:
+            settings: of the worker.
+            exports: what the settings file adds to the ranks' environment.
+        """
 
     async def start(
         self,

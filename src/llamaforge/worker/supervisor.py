@@ -2,46 +2,39 @@
 
     llamaforge worker run
 
-It never imports torch; ranks do, in processes of their own.
+It never imports torch; ranks do, in processes of their own. Under systemd it tells the service
+manager what it is doing and that its event loop turns, and SIGHUP makes it read its settings again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import shutil
 import signal
+from collections.abc import Awaitable
 from pathlib import Path
 
-from llamaforge.errors import FleetError, UserError
+from llamaforge.errors import FleetError, LlamaForgeError, Occupied, UserError
 from llamaforge.paths import writing_state
 from llamaforge.spec.fleet import WorkerSettings
+from llamaforge.spec.ranks import Progress
+from llamaforge.systemd.notify import Notify
 from llamaforge.wire.fleet_file import Lock
-from llamaforge.wire.messages import (
-    Busy,
-    CannotStart,
-    FromCoordinator,
-    Hello,
-    Idle,
-    Leaving,
-    Left,
-    Rendezvous,
-    StartRanks,
-)
-from llamaforge.worker import facts
+from llamaforge.worker import facts, self_check, status
 from llamaforge.worker.busy import BusyLock
-from llamaforge.worker.coordinator_http import CoordinatorHttp
-from llamaforge.worker.link import Link, find_coordinator
+from llamaforge.worker.classic_watch import ClassicWatch
+from llamaforge.worker.configuration import Configuration
+from llamaforge.worker.fleet_jobs import FleetJobs
+from llamaforge.worker.link import find_coordinator
 from llamaforge.worker.memory import limit_memory, trim_memory
-from llamaforge.worker.node_job import NodeJob
 from llamaforge.worker.peer_port import Figures, PeerPort
 from llamaforge.worker.rank_runner import RankRunner
+from llamaforge.worker.restarts import WINDOW, Restarts
 
-END_SECONDS = 10.0
-"""How long ranks that are ended, and transfers, may take; ranks are killed before."""
-FLUSH_SECONDS = 5.0
-"""How long ended ranks' last messages may take to reach the coordinator when the worker ends."""
+BEAT_SECONDS = 1.0
+"""Between two looks at what to tell: the status line, the watchdog, a wish to restart."""
+RESTART_WISH = "restart-when-idle"
+"""A file in the runtime folder that an update leaves: an idle worker ends, to be started anew."""
 
 log = logging.getLogger("llamaforge.worker")
 
@@ -50,188 +43,225 @@ class Supervisor:
     """One worker.
 
     Args:
-        settings: how it runs.
+        configuration: how it runs.
         runner: starts ranks.
+        notify: the service manager.
+        runtime: the unit's runtime folder; None without systemd.
     """
 
-    def __init__(self, settings: WorkerSettings, runner: RankRunner) -> None:
-        self._settings, self._runner = settings, runner
-        self._state = Path(settings.state_dir)
+    def __init__(
+        self,
+        configuration: Configuration,
+        runner: RankRunner,
+        *,
+        notify: Notify | None = None,
+        runtime: Path | None = None,
+    ) -> None:
+        self._configuration, self._runner = configuration, runner
+        self._notify, self._runtime = notify or Notify(), runtime
+        self._restarts = Restarts(runtime)
         self._busy = BusyLock()
-        self._busy.on_change(self._busy_changed)
-        self._link = Link(settings, hello=self._hello, heard=self._heard, abandoned=self._abandoned)
-        self._peer = PeerPort(settings, self._figures)
-        self._identity = ""
-        self._session = secrets.token_hex(8)
+        self._peer = PeerPort(self._settings, self._figures, self._coordinator_host)
+        self._classic = ClassicWatch(configuration, self._busy)
+        self._jobs: FleetJobs | None = None
         self._versions = facts.versions()
-        self._job: NodeJob | None = None
-        self._running: asyncio.Task[None] | None = None
-        self._jobs = 0
+        self._trouble = ""
+        self._leaving_because = ""
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
+
+    @property
+    def _settings(self) -> WorkerSettings:
+        return self._configuration.settings
 
     async def run(self) -> None:
         """Works until SIGTERM or SIGINT; the second one doesn't wait for a checkpoint.
 
         Raises:
-            UserError: another worker uses the state folder, it can't be written, or no port is
+            Occupied: another worker uses the state folder, it can't be written, or no port is
                 free.
+            UserError: something that only a person can change keeps it from working.
         """
         limit_memory()
-        lock = Lock(self._state / "worker.lock")
+        pause = self._restarts.begin()
+        state = Path(self._settings.state_dir)
+        lock = Lock(state / "worker.lock")
         if not lock.take():
-            raise UserError(
-                f"another worker uses {self._state}",
+            raise Occupied(
+                f"another worker uses {state}",
                 hint="give this one a folder of its own with --state-dir",
             )
         try:
-            with writing_state(self._state):
-                self._identity = facts.identity(self._state)
-            self._clear_leftovers()
+            with writing_state(state):
+                identity = facts.identity(state)
             await self._peer.start(self._coordinator_host())
+            self._jobs = FleetJobs(
+                lambda: self._settings,
+                self._busy,
+                self._runner,
+                identity=identity,
+                peer_port=self._peer.port,
+            )
+            self._jobs.clear_leftovers()
             trim_memory()
-            await self._work()
+            await self._live(self._jobs, pause)
+            self._restarts.forget()
         finally:
             await self._peer.stop()
             lock.free()
 
-    async def _work(self) -> None:
+    async def _live(self, jobs: FleetJobs, pause: float) -> None:
+        """Listens to signals and systemd, and works once nothing speaks against it."""
+        self._listen()
+        heart = asyncio.ensure_future(self._beat())
+        self._notify.ready()
+        try:
+            await self._until_leaving(self._fit(pause))
+            if not self._leaving.is_set():
+                await self._work(jobs)
+        finally:
+            heart.cancel()
+            await asyncio.gather(heart, return_exceptions=True)
+
+    async def _work(self, jobs: FleetJobs) -> None:
         """Runs the parts until a signal; a part that breaks ends the worker."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._told_to_leave, number.name)
         parts = {
-            asyncio.ensure_future(self._link.run()),
+            asyncio.ensure_future(jobs.link.run()),
+            asyncio.ensure_future(self._classic.run()),
             asyncio.ensure_future(self._leaving.wait()),
         }
-        if self._settings.master_addr is not None:
-            parts.add(asyncio.ensure_future(self._watch_classic()))
         done, pending = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-        await self._leave()
-        self._link.send(Left())
-        if self._link.connected:
-            await self._link.flush(FLUSH_SECONDS)
+        await jobs.leave(self._hurry)
         for part in pending:
             part.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
         for part in done:
             part.result()
 
-    async def _watch_classic(self) -> None:
-        from llamaforge.worker.classic import watch  # only workers that are set up for it pay
+    # ── before work ───────────────────────────────────────────────────────────────────────────
 
-        await watch(self._settings, self._busy, log)
+    async def _fit(self, pause: float) -> None:
+        """Waits out the pause after crashes, and then until the machine is fit for work.
 
-    # ── the fleet ─────────────────────────────────────────────────────────────────────────────
-
-    def _hello(self, address: str) -> Hello:
-        settings = self._settings
-        return Hello(
-            node=settings.name,
-            identity=self._identity,
-            session=self._session,
-            cores=settings.cores or facts.cores(),
-            memory=facts.memory(),
-            versions=self._versions,
-            capabilities=("ranks",) if settings.master_addr is None else ("ranks", "classic"),
-            peer_port=self._peer.port,
-            address=address,
-            ranks=settings.ranks,
-            busy=self._busy.holder or "",
-        )
-
-    def _heard(self, message: FromCoordinator) -> None:
-        if isinstance(message, StartRanks):
-            self._start(message)
-        elif self._job is None or self._job.job_id != message.job_id:
-            return
-        elif isinstance(message, Rendezvous):
-            self._job.rendezvous(message)
-        else:
-            self._job.stop(message.how, message.reason)
-
-    def _start(self, order: StartRanks) -> None:
-        target = self._link.target
-        if target is None or self._leaving.is_set() or not self._busy.take(f"job {order.job.id}"):
-            self._link.send(
-                CannotStart(
-                    job_id=order.job.id,
-                    generation=order.generation,
-                    kind="Busy",
-                    message=self._busy.holder or "it is leaving",
-                    busy=True,
-                )
+        Raises:
+            UserError: it never will be without a person.
+        """
+        if pause > 0:
+            crashes = self._restarts.crashes
+            self._say_trouble(
+                f"ended without order {crashes} times in {WINDOW / 60:.0f} min; "
+                f"goes on in {pause:.0f} s"
             )
-            return
-        self._jobs += 1
-        self._job = NodeJob(
-            order,
-            node=self._settings.name,
-            address=self._link.address,
-            jobs=self._state / "jobs",
-            cache=Path(self._settings.cache_dir),
-            runner=self._runner,
-            http=CoordinatorHttp(target.url, target.token, generation=order.generation),
-            send=self._link.send,
-        )
-        self._running = asyncio.ensure_future(self._run_job(self._job))
+            await asyncio.sleep(pause)
+        while (trouble := await self_check.look(self._settings)) is not None:
+            if trouble.final:
+                raise UserError(trouble.text, hint=trouble.hint)
+            self._say_trouble(str(trouble))
+            await asyncio.sleep(self_check.AGAIN_SECONDS)
+        if self._trouble:
+            log.info("nothing is missing any more")
+        self._trouble = ""
 
-    async def _run_job(self, job: NodeJob) -> None:
-        try:
-            await job.run()
-        except OSError as why:
-            log.warning("job %s: %s", job.job_id, why)
-        finally:
-            self._job = None
-            self._busy.free()
-            trim_memory()
+    def _say_trouble(self, text: str) -> None:
+        if text != self._trouble:
+            log.warning("not ready: %s", text)
+        self._trouble = text
 
-    def _abandoned(self) -> None:
-        """The coordinator has lost this worker's job: it gave up, or is a new one."""
-        if self._job is not None:
-            log.info("the coordinator knows nothing of job %s: ending it", self._job.job_id)
-            self._job.kill()
+    async def _until_leaving(self, work: Awaitable[None]) -> None:
+        """Waits for `work`, or cancels it when the worker is told to leave."""
+        doing = asyncio.ensure_future(work)
+        told = asyncio.ensure_future(self._leaving.wait())
+        await asyncio.wait({doing, told}, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if not doing.done():
+            doing.cancel()
+            await asyncio.gather(doing, return_exceptions=True)
+        else:
+            doing.result()
 
-    def _busy_changed(self) -> None:
-        """Tells the coordinator about what it can't know: the end of a job, a classic one."""
-        holder = self._busy.holder
-        if holder is None and not self._leaving.is_set():
-            self._link.send(Idle())
-            log.info("waiting for a job")
-        elif holder is None:
-            return
-        elif self._job is None and not holder.startswith("job "):
-            self._link.send(Busy(reason=holder))
+    # ── signals and systemd ───────────────────────────────────────────────────────────────────
 
-    # ── the end ───────────────────────────────────────────────────────────────────────────────
+    def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_leave, f"told to by {number.name}")
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
 
-    def _told_to_leave(self, name: str) -> None:
+    def _told_to_leave(self, why: str) -> None:
         if self._leaving.is_set():
             self._hurry.set()
-        log.info("leaving on %s", name)
+        log.info("leaving: %s", why)
+        self._leaving_because = self._leaving_because or why
         self._leaving.set()
+        self._notify.stopping()
+        self._notify.status(self.status)
 
-    async def _leave(self) -> None:
-        """Lets a job's ranks save a checkpoint; on a second signal, or after a while, ends them."""
-        job, running = self._job, self._running
-        if job is None or running is None or running.done():
-            return
-        self._link.send(Leaving(reason="its worker was told to end"))
-        job.stop("checkpoint", "the worker was told to end")
-        hurry = asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait(
-            {running, hurry},
-            timeout=self._settings.stop_seconds,
-            return_when=asyncio.FIRST_COMPLETED,
+    def _reload(self) -> None:
+        """Reads the settings again; wrong ones are told and change nothing."""
+        self._notify.reloading()
+        try:
+            change = self._configuration.reload()
+        except LlamaForgeError as error:
+            log.error("the settings stay as they were: %s", error)
+        else:
+            log.info("settings read again; %s", change)
+            self._runner.reconfigure(self._settings, self._configuration.exports)
+            self._peer.reconfigure(self._settings)
+            self._classic.reconfigure()
+        self._notify.ready()
+
+    async def _beat(self) -> None:
+        """Tells systemd how things are, for as long as the event loop turns."""
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        calm = False
+        while True:
+            self._notify.status(self.status)
+            self._notify.alive()
+            if not calm and loop.time() - begin > WINDOW:
+                calm = True
+                self._restarts.forget()
+            if self._busy.holder is None and self._wishes_restart():
+                self._told_to_leave("an update asks for a restart")
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _wishes_restart(self) -> bool:
+        wish = self._runtime / RESTART_WISH if self._runtime else None
+        if wish is None or not wish.exists():
+            return False
+        try:
+            wish.unlink()
+        except OSError as why:
+            log.warning("%s can't be removed (%s): no restart, it would never end", wish, why)
+            self._runtime = None
+            return False
+        return True
+
+    # ── what others are told ──────────────────────────────────────────────────────────────────
+
+    @property
+    def status(self) -> str:
+        """What the worker is doing, in one line."""
+        settings, jobs = self._settings, self._jobs
+        link = jobs.link if jobs else None
+        return status.line(
+            status.Situation(
+                leaving=self._leaving_because,
+                trouble=self._trouble,
+                busy=self._busy.holder or "",
+                progress=self._progress,
+                classic=f"{settings.master_addr}:{settings.master_port}"
+                if settings.master_addr
+                else "",
+                coordinator=link.said if link else "",
+                connected=link.connected if link else False,
+                known=settings.coordinator is not None or bool(link and link.target),
+            )
         )
-        hurry.cancel()
-        if not running.done():
-            job.stop("end", "it did not leave in time")
-            await asyncio.wait({running}, timeout=END_SECONDS)
-            running.cancel()  # it waits for a coordinator that does not answer
-            await asyncio.wait({running})
 
-    # ── small things ──────────────────────────────────────────────────────────────────────────
+    @property
+    def _progress(self) -> Progress | None:
+        return (self._jobs.progress if self._jobs else None) or self._classic.progress
 
     def _coordinator_host(self) -> str | None:
         """Where the coordinator is, as far as is known when the worker starts."""
@@ -240,16 +270,18 @@ class Supervisor:
         except FleetError:
             return None
 
-    def _clear_leftovers(self) -> None:
-        """Removes folders of jobs that a power cut or a SIGKILL left behind."""
-        for folder in (self._state / "jobs").glob("*"):
-            if folder.suffix != ".kept":
-                shutil.rmtree(folder, ignore_errors=True)
-
     def _figures(self) -> Figures:
+        jobs, progress = self._jobs, self._progress
         return Figures(
-            connected=self._link.connected,
+            connected=jobs.link.connected if jobs else False,
             busy=self._busy.holder or "",
-            ranks=self._job.running if self._job else 0,
-            jobs=self._jobs,
+            ranks=jobs.ranks if jobs else 0,
+            jobs=jobs.count if jobs else 0,
+            status=self.status,
+            ready=not (self._trouble or self._leaving_because),
+            job=progress.job if progress else "",
+            generation=progress.generation if progress else 0,
+            step=progress.step if progress else 0,
+            total_steps=progress.total_steps if progress else 0,
+            versions=self._versions,
         )
