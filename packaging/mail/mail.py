@@ -7,7 +7,8 @@ that it works when LlamaForge's environment is what is broken. It stands on a ma
 can read; mail.conf.example explains them.
 
     mail --test             send one mail now, and say step by step what happens
-    mail --report INSTANCE  (llamaforge-mail@.service) put the mail together; send it by SMTP
+    mail --look INSTANCE    (llamaforge-mail@.service, as root) ask systemd about the unit
+    mail --report INSTANCE  (the same, without rights) put the mail together; send it by SMTP
     mail --hand-over        (the same, as root) give the mail to sendmail, if that is the way
 
 INSTANCE is `llamaforge-worker` for a unit that ended for good, and `llamaforge-worker.restarts`
@@ -24,10 +25,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -182,10 +183,9 @@ def reason(result: str, code: str, status: str) -> str:
     return text if result in ("exit-code", "signal", "") else f"{result}, {text}"
 
 
-def unit_facts(unit: str) -> dict[str, str]:
-    """What systemd knows of a unit; empty where it does not answer."""
-    asked = "ActiveState,SubState,Result,NRestarts,ExecMainCode,ExecMainStatus,StatusText"
-    said = answer_of("systemctl", "show", unit, f"--property={asked}")
+def unit_facts() -> dict[str, str]:
+    """What systemd said about the unit, see `run_look`; empty where it did not answer."""
+    said = (Path(os.environ["RUNTIME_DIRECTORY"]) / "facts").read_text(encoding="utf-8")
     facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     number = facts.get("ExecMainCode", "")
     facts["ExecMainCode"] = {"1": "exited", "2": "killed", "3": "dumped"}.get(number, "")
@@ -219,11 +219,16 @@ def last_ends(unit: str) -> list[tuple[str, str]]:
 # ── the mail ──────────────────────────────────────────────────────────────────────────────────
 
 
+def unit_of(instance: str) -> str:
+    """The name of the unit, without `.service`."""
+    return instance[: -len(STORM)] if instance.endswith(STORM) else instance
+
+
 def report(instance: str, settings: Settings) -> EmailMessage | None:
     """The mail about a unit; None where there is nothing to tell: systemd starts it again."""
-    unit = instance[: -len(STORM)] if instance.endswith(STORM) else instance
-    service, storm = f"{unit}.service", instance.endswith(STORM)
-    facts, ends, host = unit_facts(service), last_ends(unit), os.uname().nodename
+    unit, storm = unit_of(instance), instance.endswith(STORM)
+    service = f"{unit}.service"
+    facts, ends, host = unit_facts(), last_ends(unit), os.uname().nodename
     if not storm and facts.get("ActiveState", "failed") != "failed":
         return None  # systemd 254 and newer call for a mail on every restart
     last = ("Result", "ExecMainCode", "ExecMainStatus")
@@ -331,6 +336,7 @@ def send(settings: Settings, mail: EmailMessage) -> None:
 def send_once(settings: Settings, mail: EmailMessage) -> None:
     """One try over SMTP. Raises NotSent."""
     import smtplib
+    from ssl import SSLCertVerificationError
 
     where = f"{settings.host}:{settings.port or PORTS[settings.security]}"
     try:
@@ -347,7 +353,9 @@ def send_once(settings: Settings, mail: EmailMessage) -> None:
     except smtplib.SMTPNotSupportedError as why:
         raise NotSent(f"{where}: {why}; look at security and user", again=False) from None
     except (OSError, smtplib.SMTPException) as why:
-        raise NotSent(f"{where}: {why}", again=not _untrusted(why)) from None
+        raise NotSent(
+            f"{where}: {why}", again=not isinstance(why, SSLCertVerificationError)
+        ) from None
     if refused:
         raise NotSent(f"{where} took it, but refuses {_refusals(refused)}", again=False)
     say(f"{where} took the mail to {settings.to}")
@@ -372,20 +380,10 @@ def connection(settings: Settings, where: str) -> Iterator[SMTP]:
         else:
             server = smtplib.SMTP(settings.host, port, timeout=settings.timeout)
             server.starttls(context=trusted)
-        say(f"connected to {where}, {_cipher(server)}, certificate checked")
+        version = getattr(server.sock, "version", str)() or "encrypted"
+        say(f"connected to {where}, {version}, certificate checked")
     with server:
         yield server
-
-
-def _cipher(server: SMTP) -> str:
-    version = getattr(server.sock, "version", None)
-    return str(version()) if version else "encrypted"
-
-
-def _untrusted(why: BaseException) -> bool:
-    import ssl
-
-    return isinstance(why, ssl.SSLCertVerificationError)
 
 
 def _refusals(refused: dict[str, tuple[int, bytes]]) -> str:
@@ -419,6 +417,16 @@ def hand_over(settings: Settings, mail: bytes) -> None:
 def say(text: str) -> None:
     """One line for the journal or the terminal."""
     print(shown(text), file=sys.stderr, flush=True)
+
+
+def run_look(instance: str) -> None:
+    """`--look`: as root, since the message bus knows no users of DynamicUser= on every system."""
+    asked = "ActiveState,SubState,Result,NRestarts,ExecMainCode,ExecMainStatus,StatusText"
+    said = answer_of("systemctl", "show", f"{unit_of(instance)}.service", f"--property={asked}")
+    file = Path(os.environ["RUNTIME_DIRECTORY"]) / "facts"
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as facts:
+        os.fchmod(facts.fileno(), 0o644)  # its folder is closed to others
+        facts.write(said)
 
 
 def run_report(instance: str) -> None:
@@ -460,17 +468,22 @@ def run_test() -> None:
         hand_over(settings, bytes(mail))
 
 
+COMMANDS: dict[tuple[str, int], Callable[..., None]] = {
+    ("--test", 1): run_test,
+    ("--look", 2): run_look,
+    ("--report", 2): run_report,
+    ("--hand-over", 1): run_hand_over,
+}
+
+
 def main(arguments: list[str]) -> int:
     """Runs one command; says on standard error what happened."""
+    command = COMMANDS.get(("".join(arguments[:1]), len(arguments)))
+    if command is None:
+        print(__doc__, file=sys.stderr)
+        return 2
     try:
-        if arguments == ["--test"]:
-            run_test()
-        elif arguments == ["--hand-over"]:
-            run_hand_over()
-        elif len(arguments) == 2 and arguments[0] == "--report":
-            run_report(arguments[1])
-        else:
-            usage()
+        command(*arguments[1:])
     except Mistake as wrong:
         say(str(wrong))
         return 2
@@ -478,12 +491,6 @@ def main(arguments: list[str]) -> int:
         say(f"not sent: {why}")
         return 1
     return 0
-
-
-def usage() -> NoReturn:
-    """Prints how to call it."""
-    print(__doc__, file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ def main(unit: str) -> None:
     """Counts, and starts the mail."""
     variables = {"result": "SERVICE_RESULT", "code": "EXIT_CODE", "status": "EXIT_STATUS"}
     how = {name: os.environ.get(variable, "") for name, variable in variables.items()}
+    os.umask(0o022)  # the mail program reads what is kept here as another user
     now = time.clock_gettime(time.CLOCK_BOOTTIME)  # a clock that nobody sets
     if counts(**how) and count(unit, how, now):
         mail = f"llamaforge-mail@{unit}.restarts.service"

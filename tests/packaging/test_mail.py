@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import email
 import email.policy
@@ -127,6 +128,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
         return str(state.show if command[0] == "systemctl" else state.journal)
 
     monkeypatch.setattr(mail, "answer_of", answer_of)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     monkeypatch.setattr(mail, "ENDS", tmp_path)
     monkeypatch.setattr(mail.os, "uname", lambda: SimpleNamespace(nodename="node1"))
     return state
@@ -135,8 +137,14 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
 SETTINGS = mail.Settings(to="Admin <admin@example.org>")
 
 
+def reported(instance: str) -> Any:
+    """What becomes of an instance, from systemd's answer to the mail."""
+    mail.run_look(instance)
+    return mail.report(instance, SETTINGS)
+
+
 def test_a_mail_says_who_where_why_and_what_next(machine: SimpleNamespace) -> None:
-    sent = mail.report("llamaforge-worker", SETTINGS)
+    sent = reported("llamaforge-worker")
     said = "[LlamaForge] llamaforge-worker.service on node1: exit code 78 "
     assert sent["Subject"].startswith(said)
     text = sent.get_content()
@@ -150,12 +158,12 @@ def test_a_mail_says_who_where_why_and_what_next(machine: SimpleNamespace) -> No
         "Grüße, das Token fehlt",
     ):
         assert piece in text
-    assert machine.asked[1][:2] == ("journalctl", "--unit=llamaforge-worker.service")
+    assert machine.asked[-1][:2] == ("journalctl", "--unit=llamaforge-worker.service")
 
 
 def test_a_unit_that_systemd_starts_again_is_not_mailed_about(machine: SimpleNamespace) -> None:
     machine.show = "ActiveState=activating\nSubState=auto-restart\nResult=exit-code\n"
-    assert mail.report("llamaforge-worker", SETTINGS) is None
+    assert reported("llamaforge-worker") is None
 
 
 def test_a_mail_about_restarts_lists_the_last_ends(machine: SimpleNamespace) -> None:
@@ -166,7 +174,7 @@ def test_a_mail_about_restarts_lists_the_last_ends(machine: SimpleNamespace) -> 
     ]
     text = json.dumps({"ends": ends, "mailed": 7.0})
     (machine.ends / "llamaforge-worker.json").write_text(text, encoding="utf-8")
-    sent = mail.report("llamaforge-worker.restarts", SETTINGS)
+    sent = reported("llamaforge-worker.restarts")
     text = sent.get_content()
     assert "6 since somebody started it; more than 5 in 10 minutes" in text
     assert text.count("signal KILL\n") == 1 + mail.SHOWN_ENDS
@@ -179,7 +187,7 @@ def test_a_machine_that_answers_nothing_is_still_mailed_about(
     machine: SimpleNamespace, instance: str
 ) -> None:
     machine.show = machine.journal = ""
-    text = mail.report(instance, SETTINGS).get_content()
+    text = reported(instance).get_content()
     assert "reason    not known" in text
     assert "(no line could be read)" in text
 
@@ -196,7 +204,7 @@ def test_nothing_in_a_name_or_a_log_makes_a_header(subject: str, body: str) -> N
 
 def test_control_characters_of_a_log_do_not_reach_a_reader(machine: SimpleNamespace) -> None:
     machine.journal = "\x1b[31mred\x07\n.\nnext\n"
-    text = mail.report("llamaforge-worker", SETTINGS).get_content()
+    text = reported("llamaforge-worker").get_content()
     assert "\x1b" not in text
     assert "\n.\nnext" in text
 
@@ -409,6 +417,7 @@ def test_a_report_for_sendmail_is_left_for_root_and_handed_over(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     assert mail.main(["--hand-over"]) == 0  # nothing there: the mail went by SMTP
+    assert mail.main(["--look", "llamaforge-worker"]) == 0
     assert mail.main(["--report", "llamaforge-worker"]) == 0
     assert mail.main(["--hand-over"]) == 0
     assert b"exit code 78" in kept.read_bytes()
@@ -423,8 +432,15 @@ def test_a_link_in_place_of_the_mail_is_not_followed(
         mail.main(["--hand-over"])
 
 
-def test_bad_usage_prints_how_to_call_it(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        mail.main(["--tset"])
-    assert end.value.code == 2
+@pytest.mark.parametrize("arguments", [[], ["--tset"], ["--test", "x"], ["--report"]])
+def test_bad_usage_prints_how_to_call_it(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mail.main(arguments) == 2
     assert "mail --test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["mail", "restarts"])
+def test_the_oldest_python_of_a_system_reads_it(name: str) -> None:
+    source = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    ast.parse(source, feature_version=(3, 9))

@@ -123,6 +123,10 @@ def test_it_starts_the_mail_without_waiting_for_it(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin", **crash}
     for _ in range(7):
         command = [sys.executable, "-I", str(copy), "llamaforge-worker"]
-        subprocess.run(command, env=environment, check=True, timeout=20, capture_output=True)
+        subprocess.run(
+            command, env=environment, check=True, timeout=20, capture_output=True, umask=0o027
+        )
+    kept = tmp_path / "run" / "llamaforge-worker.json"
+    assert (kept.parent.stat().st_mode & 0o777, kept.stat().st_mode & 0o777) == (0o755, 0o644)
     said = called.read_text(encoding="utf-8").splitlines()
     assert said == ["start --no-block llamaforge-mail@llamaforge-worker.restarts.service"]
