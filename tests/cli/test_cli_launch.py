@@ -35,6 +35,7 @@ class FakeClient:
         self.gone = gone
         self.stops: list[bool] = []
         self.submitted: dict[str, Any] = {}
+        self.keeper = None
         self._stopped = asyncio.Event()
 
     async def __aenter__(self) -> FakeClient:

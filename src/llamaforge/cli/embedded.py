@@ -111,8 +111,10 @@ class EmbeddedFleet:
         self._stop()
 
     def client(self) -> FleetClient:
-        """A client of this fleet."""
-        return FleetClient.open(self.fleet_file)
+        """A client of this fleet, which looks after it while it follows a job."""
+        client = FleetClient.open(self.fleet_file)
+        client.keeper = self.revive
+        return client
 
     def status(self) -> Status:
         """The fleet's nodes and jobs."""

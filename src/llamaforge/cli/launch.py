@@ -23,6 +23,7 @@ from llamaforge.bundle.models import SHIPPED
 from llamaforge.bundle.store import BlobStore
 from llamaforge.cli import words
 from llamaforge.cli.embedded import EmbeddedFleet
+from llamaforge.cli.keeping import Keeping
 from llamaforge.cli.progress import View
 from llamaforge.cli.tally import Tally
 from llamaforge.errors import FleetError, JobFailed, UserError
@@ -107,7 +108,7 @@ def run_job(prepared: Prepared, client: FleetClient, view: View) -> Outcome:
     third leaves without waiting.
 
     Raises:
-        FleetError: the coordinator is gone.
+        FleetError: the coordinator is gone, or a worker of a private fleet can't be kept alive.
         KeyboardInterrupt: interrupted before the job was submitted, or three times.
     """
     try:
@@ -131,9 +132,10 @@ async def _run(prepared: Prepared, client: FleetClient, view: View) -> Outcome:
         )
         view.begin(tally)
         with Interrupts(client, job_id, view.say) as interrupts:
-            async for update in client.follow(job_id):
-                tally.take(update)
-                view.show(update)
+            async with Keeping(client.keeper, view.say):
+                async for update in client.follow(job_id):
+                    tally.take(update)
+                    view.show(update)
     if tally.ended is None:
         raise FleetError(f"the stream of job {job_id} ended before the job did")
     return Outcome(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -54,6 +54,8 @@ class FleetClient:
 
     def __init__(self, fleet: FleetFile) -> None:
         self.fleet = fleet
+        self.keeper: Callable[[], Iterable[str]] | None = None
+        """Where the fleet is this process's own: starts what has ended again, returns its names."""
         self._http: aiohttp.ClientSession | None = None
 
     @classmethod
