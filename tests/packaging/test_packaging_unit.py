@@ -20,7 +20,8 @@ PERSONS = SYSTEMD / "user" / "llamaforge-worker.service"
 
 # Directive to the first systemd that knows it. Sources: systemd.directives(7), the "Added in
 # version" notes of systemd.unit(5), .service(5), .exec(5), .kill(5) and .resource-control(5), and
-# systemd's NEWS; 1 stands for "long before". A directive that is missing here fails the test: look it up and add it.
+# systemd's NEWS; 1 stands for "long before". A directive that is missing here fails the test: look
+# it up and add it.
 SINCE = {
     "After": 1,
     "AmbientCapabilities": 229,

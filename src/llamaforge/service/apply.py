@@ -202,7 +202,7 @@ def remembered(prepared: Prepared, folders: tuple[str, ...]) -> Manifest:
             aside.append(new)
     return Manifest(
         request=plan.request,
-        files=files,
+        files=dict(sorted(files.items())),
         aside=tuple(aside),
         folders=tuple(dict.fromkeys((*before.folders, *folders))),
         made_user=before.made_user or not prepared.facts.service_user,

@@ -1,0 +1,198 @@
+"""Carrying plans out: edited files stay, errors leave nothing half-done, removal leaves nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_machine import FACTS, FakeMachine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamaforge.errors import LlamaForgeError, UserError
+from llamaforge.service import manifest, removal, show
+from llamaforge.service.apply import Act, Prepared, apply, decide, prepare
+from llamaforge.service.manifest import digest
+from llamaforge.service.places import on_machine
+from llamaforge.service.plan import make
+from llamaforge.service.request import Request
+
+PLACES = on_machine()
+DROPIN = "/etc/systemd/system/llamaforge-worker.service.d/50-install.conf"
+
+texts = st.none() | st.sampled_from(["a", "b", "c"])
+
+
+@given(wanted=texts, there=texts, recorded=texts)
+def test_a_file_that_is_not_ours_is_never_overwritten_or_removed(wanted, there, recorded):
+    act = decide(wanted, there, None if recorded is None else digest(recorded))
+    ours = there is None or there == recorded
+    if act in (Act.WRITE, Act.REMOVE):
+        assert ours
+    if act is Act.SAME:
+        assert there == wanted
+    if act in (Act.KEEP, Act.ASIDE, Act.LEAVE):
+        assert not ours
+    if wanted is not None and ours and there != wanted:
+        assert act is Act.WRITE
+
+
+@given(wanted=st.sampled_from("abc"), there=texts, recorded=texts)
+def test_asking_again_has_nothing_to_write(wanted, there, recorded):
+    first = decide(wanted, there, None if recorded is None else digest(recorded))
+    then = wanted if first in (Act.WRITE, Act.SAME) else there
+    assert decide(wanted, then, digest(wanted)) in (Act.SAME, Act.KEEP)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> FakeMachine:
+    return FakeMachine(tmp_path)
+
+
+def prepared(machine: FakeMachine, request: Request, token: str | None = None) -> Prepared:
+    before = manifest.read(machine.at(PLACES.manifest))
+    plan = make(request, FACTS, PLACES, token=token)
+    return prepare(plan, before, FACTS, PLACES, machine)
+
+
+def install(machine: FakeMachine, token: str | None = None, **request: object) -> list[str]:
+    ready = prepared(machine, Request(**request), token)  # type: ignore[arg-type]
+    apply(ready, machine)
+    return list(show.lines(ready))
+
+
+def acts(machine: FakeMachine, **request: object) -> set[Act]:
+    ready = prepared(machine, Request(**request))  # type: ignore[arg-type]
+    return {step.act for step in ready.steps}
+
+
+def test_installed_once_there_is_nothing_more_to_do(machine):
+    said = install(machine, token="t", memory="8G")
+    assert any(DROPIN in line for line in said)
+    assert machine.at("/etc/llamaforge/token").stat().st_mode & 0o777 == 0o600
+    assert acts(machine, memory="8G") == {Act.SAME}
+    assert not prepared(machine, Request(memory="8G")).changes
+    before = machine.everything()
+    assert install(machine, memory="8G") == []
+    assert machine.everything() == before  # the token stays although it was not given again
+
+
+def test_an_edited_file_is_kept_and_ours_stands_beside_it(machine):
+    install(machine, memory="8G")
+    machine.at(DROPIN).write_text("mine")
+    assert install(machine, memory="8G") == [f"kept {DROPIN}: somebody edited it"]
+    said = install(machine, memory="9G")
+    assert machine.read(DROPIN) == "mine"
+    assert "MemoryMax=9G" in (machine.read(DROPIN + ".new") or "")
+    assert DROPIN + ".new" in said[0]
+    install(machine, memory="9G")
+    assert machine.read(DROPIN + ".new") is not None  # until it is merged
+    machine.at(DROPIN).write_text(machine.read(DROPIN + ".new"))
+    install(machine, memory="9G")
+    assert machine.read(DROPIN + ".new") is None
+
+
+def test_what_is_no_longer_needed_goes(machine):
+    install(machine, memory="8G", mail_to="a@b")
+    assert machine.read("/usr/local/libexec/llamaforge/mail") is not None
+    said = install(machine, memory="8G")
+    assert machine.read("/usr/local/libexec/llamaforge/mail") is None
+    assert any("mail" in line and line.startswith("removed") for line in said)
+
+
+@pytest.mark.parametrize("broken", ["systemd-sysusers", "daemon-reload", "enable"])
+def test_an_error_leaves_nothing_half_done(machine, broken):
+    before = machine.everything()
+    machine.fails = {broken}
+    with pytest.raises(LlamaForgeError, match="it broke"):
+        install(machine, token="t", memory="8G")
+    assert machine.everything() == before
+
+
+def test_an_error_on_an_update_restores_what_was_there(machine):
+    install(machine, memory="8G", nice="3")
+    before = machine.everything()
+    machine.fails = {"daemon-reload"}
+    with pytest.raises(LlamaForgeError):
+        install(machine, memory="9G", mail_to="a@b")
+    assert machine.everything() == before
+
+
+def test_a_full_disk_leaves_nothing_half_done(machine, monkeypatch):
+    before = machine.everything()
+    write = FakeMachine.write
+
+    def full(self: FakeMachine, path: str, content: str, mode: int) -> None:
+        if path.endswith("worker.conf"):
+            raise OSError(28, "No space left on device")
+        write(self, path, content, mode)
+
+    monkeypatch.setattr(FakeMachine, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        install(machine)
+    assert machine.everything() == before
+
+
+def test_without_a_running_systemd_only_files_and_the_link_for_the_next_boot(machine):
+    facts = FACTS.__class__(systemd=252, running=False)
+    plan = make(Request(), facts, PLACES)
+    apply(prepare(plan, manifest.Manifest(), facts, PLACES, machine), machine)
+    assert "systemctl daemon-reload" not in machine.ran
+    assert any(line.startswith("systemctl enable") for line in machine.ran)
+
+
+def remove(machine: FakeMachine, *, purge: bool) -> list[str]:
+    before = manifest.read(machine.at(PLACES.manifest))
+    plan = removal.plan(before, PLACES, purge=purge)
+    return removal.carry_out(plan, PLACES, machine, running=True)
+
+
+def test_purged_nothing_is_left(machine):
+    before = machine.everything()
+    install(machine, token="t", memory="8G", env={"A": "b"}, mail_to="a@b")
+    machine.at(DROPIN).write_text("mine")
+    install(machine, memory="9G", env={"A": "b"}, mail_to="a@b")
+    machine.make_folders("/var/lib/llamaforge")
+    assert remove(machine, purge=True) == []
+    assert machine.everything() == before
+    assert "userdel llamaforge" in machine.ran
+
+
+def test_uninstalled_settings_and_secrets_stay(machine):
+    install(machine, token="t", memory="8G", env={"A": "b"})
+    remove(machine, purge=False)
+    files = {path for path in machine.everything() if machine.at(path).is_file()}
+    assert files == {f"etc/llamaforge/{name}" for name in ("worker.conf", "token", "environment")}
+    install(machine, token="t", memory="8G", env={"A": "b"})  # they are taken up again
+
+
+def test_what_a_person_wrote_beside_ours_stays_and_is_named(machine):
+    install(machine, memory="8G")
+    machine.at(DROPIN).with_name("90-local.conf").write_text("[Service]\nNice=3\n")
+    left = remove(machine, purge=True)
+    assert len(left) == 1
+    assert "llamaforge-worker.service.d" in left[0]
+
+
+def test_a_service_that_does_not_stop_is_not_removed(machine):
+    install(machine)
+    before = machine.everything()
+    machine.fails = {"stop"}
+    with pytest.raises(LlamaForgeError, match="could not be stopped"):
+        remove(machine, purge=True)
+    assert machine.everything() == before
+
+
+def test_a_damaged_manifest_is_named(machine):
+    install(machine)
+    machine.at(PLACES.manifest).write_text("{")
+    with pytest.raises(UserError, match="manifest"):
+        manifest.read(machine.at(PLACES.manifest))
+
+
+def test_a_dry_run_shows_changes_and_no_secret(machine):
+    ready = prepared(machine, Request(memory="8G", env={"A": "geheim"}), "geheim")
+    shown = "\n".join(show.dry_run(ready))
+    assert "+MemoryMax=8G" in shown
+    assert "systemctl daemon-reload" in shown
+    assert "geheim" not in shown + str(show.as_json(ready)["files"])
