@@ -65,8 +65,14 @@ def ruleset(*rules: list[Any], policy: str = "drop", sets: list[Any] | None = No
         {"table": {"family": "inet", "name": "filter", "handle": 1}},
         {
             "chain": {
-                "family": "inet", "table": "filter", "name": "input", "handle": 1,
-                "type": "filter", "hook": "input", "prio": 0, "policy": policy,
+                "family": "inet",
+                "table": "filter",
+                "name": "input",
+                "handle": 1,
+                "type": "filter",
+                "hook": "input",
+                "prio": 0,
+                "policy": policy,
             }
         },
         *(sets or []),
@@ -112,7 +118,10 @@ def test_nft_sets_prefixes_and_ranges() -> None:
 def test_nft_named_sets_and_address_ranges() -> None:
     fleet = {
         "set": {
-            "family": "inet", "table": "filter", "name": "fleet", "type": "ipv4_addr",
+            "family": "inet",
+            "table": "filter",
+            "name": "fleet",
+            "type": "ipv4_addr",
             "elem": [{"elem": {"val": A, "timeout": 60}}, {"range": ["10.0.0.8", "10.0.0.11"]}],
         }
     }

@@ -106,7 +106,9 @@ def show(findings: list[Finding], *, as_root: bool) -> None:
         for name in ("error", "warning", "note")
         if (n := sum(finding.severity.value == name for finding in findings))
     ]
-    console.print(", ".join([*counts, f"{well} checks found nothing"]))
+    console.print(
+        ", ".join([*counts, f"{well} {'check' if well == 1 else 'checks'} found nothing"])
+    )
     if not as_root and any(finding.seen.startswith("could not look") for finding in bad):
         console.print("some of it only root can see: sudo llamaforge doctor")
 
