@@ -8,7 +8,7 @@ import os
 import sys
 
 from lab import door
-from lab.commands import environment, joining
+from lab.commands import entering, environment, joining
 from lab.errors import LabError
 from lab.fleet import up
 from lab.image import IMAGES
@@ -100,7 +100,7 @@ def _enter(lab: str, name: str, words: list[str]) -> None:
         raise LabError(f"{name} is off; run: python -m lab boot {name}")
     given = {"TERM": os.environ.get("TERM", "dumb"), "HOME": "/root", "USER": "root"}
     command = words or ["bash", "--login"]
-    line = ["nsenter", "-t", str(node["pid"]), "-a", "--", "env", "-i", *environment(given)]
+    line = [*entering(node["pid"]), "env", "-i", *environment(given)]
     whole = [*joining(node["groups"]), *line, *command]
     os.execvp(whole[0], whole)
 

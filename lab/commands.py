@@ -51,3 +51,14 @@ def joining(folders: Sequence[Path | str]) -> list[str]:
     script = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ >"$1"; shift; n=$((n-1)); done'
     files = [f"{folder}/cgroup.procs" for folder in folders]
     return ["sh", "-c", f'{script}; exec "$@"', "join", str(len(files)), *files]
+
+
+def entering(init: int) -> list[str]:
+    """The beginning of a command that runs the rest of it in a node, by its first process.
+
+    nsenter's own waiting must not be used: when a node shuts down, systemd stops all processes for
+    a moment, nsenter then stops itself, too, and nobody reaps its child, for which systemd waits.
+    A signal to both is the command's to handle; its exit status is what counts.
+    """
+    wait = 'trap : HUP INT TERM; "$@"; exit $?'
+    return ["nsenter", "-t", str(init), "-a", "--no-fork", "--", "sh", "-c", wait, "enter"]

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shlex
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab import tree
 from lab.cgroups import Cgroups
-from lab.commands import CLEAN, environment, joining
+from lab.commands import CLEAN, entering, environment, joining
 from lab.disk import Disk
 from lab.errors import LabError
 from lab.machine import Machine, until
@@ -25,6 +24,16 @@ if TYPE_CHECKING:
     from lab.lab import Lab
 
 Done = subprocess.CompletedProcess[str]
+
+
+class Child(subprocess.Popen[str]):
+    """A process in a node. Signals reach the command inside, not only its parent on the host."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal to the command and everything that it has in its process group."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, sig)
 
 
 class Node:
@@ -41,7 +50,7 @@ class Node:
         self._memory: int | str | None = None
         self._rate: tuple[str | None, str | None] = (None, None)
         self._unplugged = False
-        self._children: list[subprocess.Popen[str]] = []
+        self._children: list[Child] = []
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.address} {'on' if self.alive else 'off'}>"
@@ -176,7 +185,7 @@ class Node:
         self, command: tuple[str, ...], user: str | None, env: Mapping[str, str] | None
     ) -> list[str]:
         given = dict(env or {})
-        enter = ["nsenter", "-t", str(self.pid), "-a", "--"]
+        enter = entering(self.pid)
         number, home = tree.home_of(self._tree, user or "root")
         given = {"HOME": home, "USER": user or "root", "LOGNAME": user or "root", **given}
         if user:
@@ -202,12 +211,12 @@ class Node:
         try:
             out, err = child.communicate(input, timeout)
         except subprocess.TimeoutExpired:
-            _kill_session(child)
+            child.kill()
             out, err = child.communicate()
             text = f"{self.name}: `{shlex.join(command)}` ran past {timeout:.0f} s\n{out}{err}"
             raise LabError(text) from None
         except BaseException:
-            _kill_session(child)
+            child.kill()
             child.wait()
             raise
         if check and child.returncode != 0:
@@ -225,7 +234,7 @@ class Node:
         user: str | None = None,
         env: Mapping[str, str] | None = None,
         input: bool = False,
-    ) -> subprocess.Popen[str]:
+    ) -> Child:
         """Start a command inside the node and return at once; it ends with the lab at the latest.
 
         Its outputs are pipes; with `input`, so is its standard input.
@@ -240,8 +249,8 @@ class Node:
         user: str | None,
         env: Mapping[str, str] | None,
         stdin: int | None,
-    ) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    ) -> Child:
+        return Child(
             self._words(command, user, env),
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.PIPE,
@@ -325,12 +334,6 @@ class Node:
     def end_children(self) -> None:
         """End what `spawn` started."""
         for child in self._children:
-            if child.poll() is None:
-                _kill_session(child)
+            child.kill()
             child.communicate()
         self._children.clear()
-
-
-def _kill_session(child: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)

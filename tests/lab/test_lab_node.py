@@ -75,6 +75,16 @@ def test_what_is_spawned_runs_and_can_be_read(node: Node):
     assert node.run("pgrep", "-fc", "sleep 123[5]").stdout == "1\n"
 
 
+def test_a_signal_reaches_the_command_which_may_handle_it(node: Node):
+    handling = 'trap "echo handled; exit 7" TERM; echo ready; while :; do sleep 0.05; done'
+    child = node.spawn("bash", "-c", handling)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    child.terminate()
+    assert child.communicate(timeout=10)[0] == "handled\n"
+    assert child.returncode == 7
+
+
 def test_files_have_the_mode_and_owner_that_was_asked(node: Node):
     node.write("/etc/example/secret", "text\n", mode=0o600, owner="nobody:nogroup")
     assert (
@@ -114,9 +124,12 @@ def test_reboot_from_inside_and_shutdown(lab: Lab):
     unit += "ExecStop=touch /root/stopped\n[Install]\nWantedBy=multi-user.target\n"
     node.write("/etc/systemd/system/example.service", unit)
     node.run("systemctl", "enable", "--now", "example.service")
+    # Whoever is inside at the time does not hold up the end.
+    child = node.spawn("sleep", "1000")
     assert node.reboot() < 30
     assert node.path("/root/stopped").exists()
     assert node.run("systemctl", "is-active", "example.service").stdout == "active\n"
+    assert child.wait(1) != 0
     node.shutdown()
     assert not node.alive
 
