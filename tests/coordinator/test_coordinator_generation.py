@@ -15,7 +15,7 @@ from llamaforge.coordinator.generation import (
     Generation,
     Phase,
 )
-from llamaforge.coordinator.outcome import Outcome
+from llamaforge.coordinator.outcome import Outcome, Setback
 from llamaforge.spec.ranks import Failed, Finished, Metric, StoreReady
 from llamaforge.spec.states import JobState
 from llamaforge.wire.messages import (
@@ -209,6 +209,138 @@ def test_artifacts_that_can_not_be_sent_fail_the_job(world: World) -> None:
     assert "no space left on device" in world.outcome().reason
 
 
+def test_a_worker_that_leaves_ends_the_generation_and_not_the_job(world: World) -> None:
+    world.run()
+    world.generation.leave("b", "its worker was told to end")
+    assert world.generation.phase is Phase.STOPPING
+    assert world.stops() == [("a", "checkpoint"), ("b", "checkpoint")]
+    world.generation.leave("b", "its worker was told to end")  # said twice, done once
+    world.generation.leave("stranger", "no member")
+    assert len(world.stops()) == 2
+    world.finish(stopped=True)
+    world.exit(0, 1, 2, 3)
+    world.upload()
+    outcome = world.outcome()
+    assert (outcome.state, outcome.setback) == (None, Setback.GAVE_WAY)
+    assert outcome.reason == "b left (its worker was told to end)"
+
+
+def test_a_leaver_owes_no_artifacts(world: World) -> None:
+    world.run()
+    world.generation.leave("a", "told to end")
+    world.finish(stopped=True)
+    world.exit(0, 1, 2, 3)
+    world.upload(error="the connection broke")
+    assert world.outcome().state is None
+
+
+def test_leaving_and_being_stopped_at_once_is_a_stop(world: World) -> None:
+    world.run()
+    world.generation.leave("b", "told to end")
+    world.generation.stop("stopped by the user")
+    assert world.stops() == [("a", "checkpoint"), ("b", "checkpoint")]  # they save already
+    world.finish(stopped=True)
+    world.exit(0, 1, 2, 3)
+    world.upload()
+    assert world.outcome().state is JobState.STOPPED
+    assert world.outcome().reason == "stopped by the user; a checkpoint is saved"
+
+
+def test_a_stop_asked_for_twice_ends_leavers_at_once(world: World) -> None:
+    world.run()
+    world.generation.leave("b", "told to end")
+    world.generation.stop("stopped by the user")
+    world.generation.stop("stopped by the user")
+    assert world.stops()[2:] == [("a", "end"), ("b", "end")]
+    world.exit(0, 1, 2, 3, code=None, signal=15, ordered=True)
+    assert world.outcome().state is JobState.STOPPED
+
+
+def test_a_leaver_in_a_hurry_is_no_failure(world: World) -> None:
+    """Its ranks were killed before the others had saved; these notice."""
+    world.run()
+    world.generation.leave("b", "told to end")
+    world.exit(2, 3, code=None, signal=9, ordered=True)
+    world.generation.said(0, Failed(kind="GroupBroken", message="rank 0 lost a peer"))
+    world.now = CAUSE_SECONDS
+    world.generation.tick()
+    world.exit(0, 1, code=1, ordered=True)
+    outcome = world.outcome()
+    assert (outcome.state, outcome.setback) == (None, Setback.GAVE_WAY)
+
+
+def test_a_checkpoint_that_a_leaver_waits_for_too_long_is_done_without(world: World) -> None:
+    world.run()
+    world.generation.leave("b", "told to end")
+    world.now = STOP_SECONDS
+    world.generation.tick()
+    assert world.stops()[2:] == [("a", "end"), ("b", "end")]
+    world.exit(0, 1, 2, 3, code=None, signal=15, ordered=True)
+    assert (world.outcome().state, world.outcome().setback) == (None, Setback.GAVE_WAY)
+
+
+def test_a_worker_that_leaves_before_the_first_step_ends_the_ranks(world: World) -> None:
+    world.generation.leave("b", "told to end")
+    world.generation.cannot_start(
+        "b", CannotStart(job_id="j", generation=1, kind="FleetError", message="stopped before")
+    )
+    assert world.stops()[2:] == [("a", "end")]
+    world.exit(0, 1, code=None, signal=15, ordered=True)
+    assert world.outcome().setback is Setback.GAVE_WAY
+
+
+def test_leaving_after_the_last_step_changes_nothing(world: World) -> None:
+    world.run()
+    world.finish()
+    world.generation.leave("b", "told to end")
+    assert world.stops() == []
+    world.exit(0, 1, 2, 3)
+    world.upload()
+    assert world.outcome().state is JobState.DONE
+
+
+def test_ranks_that_somebody_else_told_to_end_are_a_loss(world: World) -> None:
+    """SIGTERM to a rank itself: all save and leave, and the job is tried again."""
+    world.run()
+    world.finish(stopped=True)
+    world.exit(0, 1, 2, 3)
+    world.upload()
+    assert world.outcome().setback is Setback.LOST
+
+
+@pytest.mark.parametrize(
+    ("report", "setback"),
+    [
+        (Failed(kind="DataError", message="row 7", user_error=True), None),
+        (Failed(kind="NotFinite", message="step 4: the loss is nan"), None),
+        (Failed(kind="OSError", message="no space left"), Setback.ERROR),
+        (Failed(kind="GroupBroken", message="rank 0 lost a peer"), Setback.LOST),
+    ],
+)
+def test_what_a_rank_says_decides_whether_it_is_worth_another_try(
+    world: World, report: Failed, setback: Setback | None
+) -> None:
+    world.run()
+    world.generation.said(1, report)
+    world.exit(0, 1, 2, 3, code=1, ordered=True)
+    outcome = world.outcome()
+    assert (outcome.state, outcome.setback) == (JobState.FAILED, setback)
+    assert report.message in outcome.said
+
+
+@pytest.mark.parametrize(
+    ("end", "setback"),
+    [({"code": 3}, Setback.ERROR), ({"code": None, "signal": 9}, Setback.LOST)],
+)
+def test_how_a_rank_died_decides_it_too(
+    world: World, end: dict[str, int | None], setback: Setback
+) -> None:
+    world.run()
+    world.exit(2, **end)  # type: ignore[arg-type]
+    world.exit(0, 1, 3, code=None, signal=15, ordered=True)
+    assert world.outcome().setback is setback
+
+
 def test_stop_saves_a_checkpoint(world: World) -> None:
     world.run()
     world.generation.stop("stopped by the user")
@@ -293,6 +425,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("finish"), st.booleans(), st.none()),
     st.tuples(st.just("upload"), st.sampled_from(["", "full"]), st.none()),
     st.tuples(st.just("stop"), st.none(), st.none()),
+    st.tuples(st.just("leave"), st.sampled_from(["a", "b"]), st.none()),
     st.tuples(st.just("tick"), st.floats(0, 200), st.none()),
     st.tuples(st.just("cannot"), st.sampled_from(["a", "b"]), st.booleans()),
 )
@@ -315,6 +448,8 @@ def test_whatever_happens_it_ends_with_a_reason(events: list[tuple[str, object, 
     assert outcome.reason
     if outcome.state is JobState.DONE:
         assert outcome.proof
+    if outcome.state is None:
+        assert outcome.setback is Setback.GAVE_WAY
 
 
 def _happen(world: World, what: str, first: object, second: object) -> None:
@@ -331,6 +466,8 @@ def _happen(world: World, what: str, first: object, second: object) -> None:
         world.finish(stopped=bool(first))
     elif what == "upload":
         world.upload(error=str(first))
+    elif what == "leave":
+        generation.leave(str(first), "told to end")
     elif what == "stop":
         generation.stop("stopped")
     elif what == "tick":
