@@ -27,6 +27,7 @@ from llamaforge.doctor.checks import (
 from llamaforge.doctor.finding import Severity
 from llamaforge.doctor.machine import Machine
 from llamaforge.doctor.subject import Subject
+from llamaforge.doctor.unit import UNIT
 
 ALL = (
     *(working_directory, paths, python, libraries, ownership, secrets, program, command),
@@ -339,3 +340,18 @@ def test_the_python_behind_numactl_is_found(machine: FakeMachine) -> None:
     line = "/usr/bin/numactl --cpunodebind=0 /opt/e/bin/python3.12 -m torch.distributed.run x.py"
     machine.unit(ExecStart=f"{{ path=/x ; argv[]={line} ; ignore_errors=no ; }}")
     assert Subject(machine, (), {}).unit.python == "/opt/e/bin/python3.12"
+
+
+def test_a_setting_is_changed_where_it_stands(machine: FakeMachine) -> None:
+    machine.settings("MASTER_ADDR=old")
+    machine.unit(Environment="NODE_RANK=7")
+    subject = Subject(machine, (), {})
+    changed = {
+        "MASTER_ADDR": "sed -i 's|\\bMASTER_ADDR=.*|MASTER_ADDR=x|' /etc/llamaforge/worker.conf",
+        "NODE_RANK": f"systemctl edit {UNIT}  # Environment=NODE_RANK=x",
+        "HF_HOME": "echo HF_HOME=x | sudo tee -a /etc/llamaforge/worker.conf",
+        "GLOO_SOCKET_IFNAME": "echo 'export GLOO_SOCKET_IFNAME=x' | "
+        "sudo tee -a /etc/llamaforge/worker.conf",
+    }
+    for name, command_line in changed.items():
+        assert subject.change(name, "x").removeprefix("sudo ") == command_line

@@ -147,6 +147,9 @@ def test_rules_that_only_root_can_read(fleet: FakeMachine) -> None:
 def test_networks_that_are_allowed_belong_to_the_fleet(fleet: FakeMachine) -> None:
     fleet.settings("LLAMAFORGE_ALLOW=10.0.0.0/24, 127.0.0.1, 10.0.0.1, fd00::/64")
     assert Subject(fleet, (), {}).fleet == ["10.0.0.0/24", "fd00::/64"]
+    fleet.settings("LLAMAFORGE_COORDINATOR=10.0.0.2", "LLAMAFORGE_ALLOW=10.0.0.0/24,10.0.1.9")
+    assert Subject(fleet, (), {}).fleet == ["10.0.0.0/24", "10.0.1.9"]
+    assert Subject(fleet, ["10.0.0.3:1"], {}).fleet == ["10.0.0.2", "10.0.0.3"]
 
 
 # ── LF302 ─────────────────────────────────────────────────────────────────────────────────────
@@ -209,7 +212,7 @@ def test_an_address_that_is_not_here_or_inside(machine: FakeMachine) -> None:
     machine.settings("LLAMAFORGE_ADDRESS=172.17.0.1")
     (found,) = machine.look(interface.CHECK)
     assert "of docker0, which others can't reach" in found.seen
-    assert "LLAMAFORGE_ADDRESS=10.0.0.1/" in found.fix[0]
+    assert "LLAMAFORGE_ADDRESS=10.0.0.1|" in found.fix[0]
 
 
 def test_interfaces_that_are_wrong(fleet: FakeMachine) -> None:
@@ -227,7 +230,7 @@ def test_interfaces_that_are_wrong(fleet: FakeMachine) -> None:
     links(fleet, {**other, "flags": ["UP"]})
     (found,) = fleet.look(interface.CHECK)
     assert "but the fleet is reached through eth0" in found.seen
-    assert found.fix[0].startswith("sed -i 's/\\bGLOO_SOCKET_IFNAME=.*/GLOO_SOCKET_IFNAME=eth0/'")
+    assert found.fix[0].startswith("sed -i 's|\\bGLOO_SOCKET_IFNAME=.*|GLOO_SOCKET_IFNAME=eth0|'")
 
 
 # ── LF304, LF305, LF306 ───────────────────────────────────────────────────────────────────────

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llamaforge.doctor.contact import Contact
 from llamaforge.doctor.machine import CantLook, Machine
+from llamaforge.doctor.packet_filter import Network
 from llamaforge.doctor.unit import Unit, find
 from llamaforge.errors import SpecError
 from llamaforge.spec import settings_file
@@ -122,6 +124,19 @@ class Subject:
         """A setting by its variable; empty where it is not set."""
         return self.values.get(name, "")
 
+    def change(self, variable: str, value: str) -> str:
+        """The command that changes a setting where it stands; by default in the settings file."""
+        line, file = f"{variable}={value}", shlex.quote(self.config)
+        source = self.sources.get(variable, "")
+        if source in (self.config, *self.unit.environment_files):
+            return f"sudo sed -i 's|\\b{variable}=.*|{line}|' {shlex.quote(source)}"
+        if not source and (self.unit.installed or self._machine.has(self.config)):
+            exported = "" if variable in variables(WorkerSettings).values() else "export "
+            return f"echo {shlex.quote(exported + line)} | sudo tee -a {file}"
+        if self.unit.installed:
+            return f"sudo systemctl edit {self.unit.name}  # Environment={line}"
+        return f"export {line}"
+
     @property
     def peer_port(self) -> int:
         """The worker's first port."""
@@ -182,15 +197,23 @@ class Subject:
 
     @property
     def fleet(self) -> list[str]:
-        """Addresses and networks of the fleet's other machines, for a firewall's rules."""
+        """Addresses and networks of the fleet's other machines, for a firewall's rules.
+
+        Who names the peers means these and nobody else; otherwise LLAMAFORGE_ALLOW says who they
+        are, besides coordinator and master.
+        """
         found = [address for host in self.hosts for address in self.addresses(host.name)[:1]]
-        for word in self.get("LLAMAFORGE_ALLOW").replace(",", " ").split():
+        allowed = "" if self.peers else self.get("LLAMAFORGE_ALLOW")
+        for word in allowed.replace(",", " ").split():
             found += [word] if _is_network(word) else self.addresses(word)[:1]
         own = {address for _, address in self.own_addresses()}
+        networks = {word: ipaddress.ip_network(word, strict=False) for word in found}
         return [
             word
-            for word in dict.fromkeys(found)
-            if word not in own and not ipaddress.ip_network(word, strict=False).is_loopback
+            for word, network in networks.items()
+            if word not in own
+            and not network.is_loopback
+            and not any(_within(network, other) for other in networks.values())
         ]
 
     def own_addresses(self) -> list[tuple[str, str]]:
@@ -273,6 +296,15 @@ def _is_network(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _within(network: Network, other: Network) -> bool:
+    """Whether one network is a smaller part of another."""
+    if isinstance(network, ipaddress.IPv4Network) and isinstance(other, ipaddress.IPv4Network):
+        return network != other and network.subnet_of(other)
+    if isinstance(network, ipaddress.IPv6Network) and isinstance(other, ipaddress.IPv6Network):
+        return network != other and network.subnet_of(other)
+    return False
 
 
 def _flags(argv: Sequence[str]) -> dict[str, str]:

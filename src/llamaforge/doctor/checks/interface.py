@@ -56,11 +56,11 @@ def _address(subject: Subject) -> Iterator[Finding]:
     listed = ", ".join(f"{a} ({i})" for a, i in own.items()) or "none"
     if given not in own:
         seen = f"LLAMAFORGE_ADDRESS is {given}, which this machine does not have; it has {listed}"
-        yield error(given, seen, _set(subject, "LLAMAFORGE_ADDRESS", next(iter(own), "ADDRESS")))
+        yield error(given, seen, subject.change("LLAMAFORGE_ADDRESS", next(iter(own), "ADDRESS")))
     elif own[given].startswith(_INSIDE):
         seen = f"LLAMAFORGE_ADDRESS is {given}, of {own[given]}, which others can't reach"
         better = [a for a, i in own.items() if not i.startswith(_INSIDE)]
-        yield error(given, seen, _set(subject, "LLAMAFORGE_ADDRESS", (better or ["ADDRESS"])[0]))
+        yield error(given, seen, subject.change("LLAMAFORGE_ADDRESS", (better or ["ADDRESS"])[0]))
 
 
 def _loopback(subject: Subject) -> Iterator[Finding]:
@@ -71,7 +71,7 @@ def _loopback(subject: Subject) -> Iterator[Finding]:
     found = subject.addresses(master.name)[:1]
     if found and ipaddress.ip_address(found[0]).is_loopback and subject.peers:
         seen = f"MASTER_ADDR is {master.name}, which means {found[0]} here: this machine itself"
-        yield error(master.name, seen, _set(subject, "MASTER_ADDR", subject.peers[0].name))
+        yield error(master.name, seen, subject.change("MASTER_ADDR", subject.peers[0].name))
 
 
 def _interface(machine: Machine, subject: Subject, variable: str) -> Iterator[Finding]:
@@ -85,13 +85,13 @@ def _interface(machine: Machine, subject: Subject, variable: str) -> Iterator[Fi
     )
     if name not in known:
         seen = f"{variable} is {name}; there is no such interface, but {', '.join(known)}"
-        yield error(name, seen, _set(subject, variable, good))
+        yield error(name, seen, subject.change(variable, good))
     elif "UP" not in known[name].get("flags", ()):
         seen = f"{variable} is {name}, which is down"
         yield error(name, seen, f"sudo ip link set dev {name} up")
     elif good in known and name != good:
         seen = f"{variable} is {name}, but the fleet is reached through {good}"
-        yield warning(name, seen, _set(subject, variable, good))
+        yield warning(name, seen, subject.change(variable, good))
 
 
 def _towards(machine: Machine, subject: Subject) -> str:
@@ -99,15 +99,6 @@ def _towards(machine: Machine, subject: Subject) -> str:
     for address in subject.fleet[:1]:
         return str(route(machine, address.partition("/")[0]).get("dev", ""))
     return ""
-
-
-def _set(subject: Subject, variable: str, value: str) -> str:
-    """Changes a setting where it stands, in the settings file or in the unit."""
-    if subject.sources.get(variable) == subject.config:
-        return f"sudo sed -i 's/\\b{variable}=.*/{variable}={value}/' {subject.config}"
-    if subject.unit.installed:
-        return f"sudo systemctl edit {subject.unit.name}  # Environment={variable}={value}"
-    return f"export {variable}={value}"
 
 
 CHECK = Check(

@@ -26,7 +26,7 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
         yield warning(
             f"{address}:{port}",
             f"the worker answers on 127.0.0.1:{port}, and not on {address}: others can't see it",
-            f"echo LLAMAFORGE_PEER_HOST=0.0.0.0 | sudo tee -a {subject.config}",
+            subject.change("LLAMAFORGE_PEER_HOST", "0.0.0.0"),
             unit.systemctl("restart"),
         )
     else:

@@ -33,7 +33,7 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
             address,
             f"{again} of {sent} packets to {address} had to be sent again{now}",
             f"ip -s link show dev {device}",
-            f"echo LLAMAFORGE_NETWORK_TIMEOUT=1800 | sudo tee -a {subject.config}",
+            subject.change("LLAMAFORGE_NETWORK_TIMEOUT", "1800"),
         )
 
 
