@@ -370,10 +370,18 @@ other_sudo_folder() {
   [[ -z $paths || $paths == */usr/local/bin* ]] || echo /usr/bin
 }
 
-# Removes what neither `current` nor `previous` needs, and what an interrupted run left.
+# The versions that processes run: a worker that waits for its job to end still needs its own.
+versions_at_work() {
+  local line
+  cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n' | while read -r line; do
+    [[ $line != "$prefix"/versions/* ]] || echo "$prefix/versions/$(cut -d/ -f1 <<<"${line#"$prefix"/versions/}")"
+  done | sort -u
+}
+
+# Removes what neither `current` nor `previous` nor a process needs, and what an interrupted run left.
 clean() {
   local folder version_folder keep
-  keep=$(for link in current previous; do readlink -f "$prefix/$link" || true; done)
+  keep=$(for link in current previous; do readlink -f "$prefix/$link" || true; done; versions_at_work)
   for folder in "$prefix"/versions/*/; do
     folder=${folder%/}
     [[ ! -d $folder ]] || grep -qxF "$folder" <<<"$keep" || act rm -rf "$folder"
