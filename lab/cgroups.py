@@ -54,6 +54,10 @@ class Cgroups:
 
     def make(self) -> None:
         """Make all groups, empty and without limits."""
+        if unified():
+            # On a box with systemd they are on already.
+            with contextlib.suppress(OSError):
+                (ROOT / "cgroup.subtree_control").write_text("+cpu +memory +pids +cpuset")
         for folder in self.folders:
             folder.mkdir(exist_ok=True)
             if folder.parent.name == "cpuset":

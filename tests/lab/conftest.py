@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +12,14 @@ from lab.requirements import missing
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything below this folder, and skip it where the box can't have a lab."""
-    here = __file__.rpartition("/")[0] + "/"
+    """Mark what boots machines, and skip it where the box can't have a lab.
+
+    The tests in parts/ are about the lab's own code and run anywhere.
+    """
+    here = Path(__file__).parent
     lacking = missing()
     for item in items:
-        if str(item.path).startswith(here):
+        if here in item.path.parents and here / "parts" not in item.path.parents:
             item.add_marker(pytest.mark.lab)
             if lacking:
                 item.add_marker(pytest.mark.skip(reason="no lab here: " + "; ".join(lacking)))
@@ -29,7 +33,7 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def installed_node(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Node]:
+def installed_node(lab: Lab) -> Iterator[Node]:
     """A fresh booted node with the product in /opt, off again after the test."""
     node = lab.add(f"node{len(lab.nodes) + 1}", image="installed")
     node.boot()
