@@ -13,8 +13,8 @@ from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.service import manifest, removal, show
 from llamaforge.service.apply import Act, Prepared, apply, decide, prepare
 from llamaforge.service.manifest import digest
-from llamaforge.service.places import on_machine
-from llamaforge.service.plan import make
+from llamaforge.service.places import in_home, on_machine
+from llamaforge.service.plan import Facts, make
 from llamaforge.service.request import Request
 
 PLACES = on_machine()
@@ -133,8 +133,20 @@ def test_a_full_disk_leaves_nothing_half_done(machine, monkeypatch):
     assert machine.everything() == before
 
 
+def test_lingering_is_asked_for_once_and_refusal_is_told(machine):
+    places = in_home({}, "/home/a")
+    facts = Facts(systemd=252, running=True, person="ann")
+    machine.fails = {"enable-linger"}
+    plan = make(Request(), facts, places)
+    told = apply(prepare(plan, manifest.Manifest(), facts, places, machine), machine)
+    assert len(told) == 1
+    assert "sudo loginctl enable-linger ann" in told[0]
+    lingers = Facts(systemd=252, running=True, person="ann", lingers=True)
+    assert all(c.words[0] != "loginctl" for c in make(Request(), lingers, places).commands)
+
+
 def test_without_a_running_systemd_only_files_and_the_link_for_the_next_boot(machine):
-    facts = FACTS.__class__(systemd=252, running=False)
+    facts = Facts(systemd=252, running=False)
     plan = make(Request(), facts, PLACES)
     apply(prepare(plan, manifest.Manifest(), facts, PLACES, machine), machine)
     assert "systemctl daemon-reload" not in machine.ran

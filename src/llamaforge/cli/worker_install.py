@@ -107,8 +107,8 @@ def _install(options: dict[str, Any], places: Places, machine: Machine) -> None:
     if options["dry_run"]:
         _print(options, show.dry_run(prepared), show.as_json(prepared))
         return
-    apply.apply(prepared, machine)
-    said = [*show.lines(prepared), *_shadow(places, machine)]
+    told = apply.apply(prepared, machine)
+    said = [*show.lines(prepared), *_shadow(places, machine), *told]
     if facts.running and not options["no_start"]:
         running = restart.look(machine, places)
         turn, why = restart.decide(running, changed=prepared.changes, now=options["now"])

@@ -113,11 +113,11 @@ def _step(path: str, file: File | None, manifest: Manifest, machine: Machine) ->
     return Step(act=act, path=path, file=file, before=there)
 
 
-def apply(prepared: Prepared, machine: Machine) -> Manifest:
+def apply(prepared: Prepared, machine: Machine) -> list[str]:
     """Writes files, runs commands, and remembers; after an error all is as it was.
 
     Returns:
-        The new manifest, already written.
+        Sentences about what could not be done and is not needed at once.
 
     Raises:
         LlamaForgeError: a command failed.
@@ -125,6 +125,7 @@ def apply(prepared: Prepared, machine: Machine) -> Manifest:
     """
     undo: list[Callable[[], object]] = []
     folders: list[str] = []
+    said: list[str] = []
     manifest = prepared.places.manifest
     try:
         for step in prepared.steps:
@@ -132,7 +133,7 @@ def apply(prepared: Prepared, machine: Machine) -> Manifest:
         for command in prepared.plan.commands:
             if prepared.facts.running or not command.needs_systemd:
                 undo.extend(_undo_command(command, prepared, machine))
-                machine.run(command)
+                said += machine.run(command)
         folders += machine.make_folders(str(PurePosixPath(manifest).parent))
         after = remembered(prepared, tuple(folders))
         machine.write(manifest, encode(after), 0o600)
@@ -140,7 +141,7 @@ def apply(prepared: Prepared, machine: Machine) -> Manifest:
         for back in reversed(undo):
             back()
         raise
-    return after
+    return said
 
 
 def _undo_command(

@@ -45,6 +45,7 @@ class Machine:
         Raises:
             UserError: there is no systemd.
         """
+        person = pwd.getpwuid(os.geteuid()).pw_name
         return Facts(
             systemd=self._systemd_version(),
             running=self.at("/run/systemd/system").is_dir(),
@@ -52,6 +53,8 @@ class Machine:
             user_group="" if user in ("", SERVICE_USER) else _primary_group(user),
             service_user=_user_exists(SERVICE_USER),
             has_token=self.at(token).is_file(),
+            person=person,
+            lingers=self.at(f"/var/lib/systemd/linger/{person}").exists(),
         )
 
     def read(self, path: str) -> str | None:
@@ -105,17 +108,19 @@ class Machine:
             return False
         return True
 
-    def run(self, command: Command) -> str:
-        """Runs a command; returns what it printed.
+    def run(self, command: Command) -> list[str]:
+        """Runs a command; returns what to tell the person, if anything.
 
         Raises:
             LlamaForgeError: it failed; holds the command and what it said.
         """
         done = self.ask(*command.words)
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
-            raise LlamaForgeError(f"`{' '.join(command.words)}` failed: {said}")
-        return done.stdout
+        if done.returncode == 0:
+            return []
+        said = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
+        if command.or_else:
+            return [f"{command.or_else} ({said})"]
+        raise LlamaForgeError(f"`{' '.join(command.words)}` failed: {said}")
 
     def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs a command whose failure is an answer; one that does not exist ends with 127."""

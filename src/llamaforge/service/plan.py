@@ -36,6 +36,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the service's own user exists."""
     has_token: bool = False
     """Whether a token was given before."""
+    person: str = ""
+    """Who installs a service of their own."""
+    lingers: bool = False
+    """Whether that person's services run without a login."""
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +58,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     words: tuple[str, ...]
     needs_systemd: bool = True
     """It is left out where systemd does not run."""
+    or_else: str = ""
+    """What to tell the person when it fails; without this, a failure ends the installation."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +103,7 @@ def make(request: Request, facts: Facts, places: Places, *, token: str | None = 
     return Plan(
         request=request,
         files=files,
-        commands=tuple(_commands(places)),
+        commands=tuple(_commands(places, facts)),
         keeps=(places.token,),
     )
 
@@ -154,11 +160,15 @@ def _mail_files(address: str, places: Places) -> Iterator[File]:
     yield File(path=f"{places.dropins}/60-mail.conf", content=HEAD + "\n" + dropin)
 
 
-def _commands(places: Places) -> Iterator[Command]:
+def _commands(places: Places, facts: Facts) -> Iterator[Command]:
     manager = ("systemctl", "--user") if places.lingering else ("systemctl",)
-    if places.lingering:
-        yield Command(words=("loginctl", "enable-linger"))
-    else:
+    if places.lingering and not facts.lingers:
+        yield Command(
+            words=("loginctl", "enable-linger", facts.person),
+            or_else="the service ends when you log out, until an administrator runs: "
+            f"sudo loginctl enable-linger {facts.person}",
+        )
+    if not places.lingering:
         yield Command(words=("systemd-sysusers", SYSUSERS), needs_systemd=False)
         yield Command(words=("systemd-tmpfiles", "--create", TMPFILES), needs_systemd=False)
     yield Command(words=(*manager, "daemon-reload"))
