@@ -59,6 +59,18 @@ def entering(init: int) -> list[str]:
     nsenter's own waiting must not be used: when a node shuts down, systemd stops all processes for
     a moment, nsenter then stops itself, too, and nobody reaps its child, for which systemd waits.
     A signal to both is the command's to handle; its exit status is what counts.
+
+    Capabilities that the node has not are given up: with ours, `date -s` would set the box's clock.
     """
     wait = 'trap : HUP INT TERM; "$@"; exit $?'
-    return ["nsenter", "-t", str(init), "-a", "--no-fork", "--", "sh", "-c", wait, "enter"]
+    enter = ["nsenter", "-t", str(init), "-a", "--no-fork", "--"]
+    return [*enter, "setpriv", *_bounds(init), "--", "sh", "-c", wait, "enter"]
+
+
+def _bounds(init: int) -> list[str]:
+    """Options of setpriv(1) that leave the capabilities which a process can have, and no other."""
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    status = Path(f"/proc/{init}/status").read_text()
+    kept = int(status.split("CapBnd:")[1].split()[0], 16)
+    given_up = ",".join(f"-cap_{number}" for number in range(last + 1) if not kept >> number & 1)
+    return [f"--bounding-set={given_up}", f"--inh-caps={given_up}"] if given_up else []

@@ -23,6 +23,7 @@ _TOOLS = {
     "nft": "nftables",
     "nsenter": "util-linux",
     "unshare": "util-linux",
+    "setpriv": "util-linux",
     "mount": "mount",
     "dbus-daemon": "dbus",
     "/lib/systemd/systemd": "systemd",
