@@ -212,6 +212,7 @@ def test_a_journal_in_memory(machine: FakeMachine) -> None:
     machine.write("/etc/systemd/journald.conf.d/a.conf", "[Journal]\nStorage=volatile\n")
     (found,) = machine.look(journal.CHECK)
     assert "Storage=volatile" in found.seen
+    assert "zz-llamaforge.conf" in found.fix[1]
 
 
 def test_a_user_service_without_lingering(machine: FakeMachine) -> None:

@@ -10,6 +10,12 @@ from llamaforge.doctor.finding import Finding, note
 from llamaforge.doctor.machine import Machine
 from llamaforge.doctor.subject import Subject
 
+_OWN = "/etc/systemd/journald.conf.d/zz-llamaforge.conf"
+SET = (
+    "sudo mkdir -p /etc/systemd/journald.conf.d",
+    f"printf '[Journal]\\nStorage=persistent\\n' | sudo tee {_OWN}",
+    "sudo systemctl restart systemd-journald",
+)
 KEEP = (
     "sudo mkdir -p /var/log/journal",
     "sudo systemd-tmpfiles --create --prefix /var/log/journal",
@@ -27,11 +33,8 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:  # noqa: ARG0
     text = "\n".join(machine.read(name) or "" for name in names)
     storage = ([*re.findall(r"^\s*Storage\s*=\s*(\w+)", text, re.MULTILINE)] or ["auto"])[-1]
     if storage in ("volatile", "none"):
-        yield note(
-            "/etc/systemd/journald.conf",
-            f"journald has Storage={storage}: logs are gone after a reboot",
-            "sudoedit /etc/systemd/journald.conf",
-        )
+        seen = f"journald has Storage={storage}: logs are gone after a reboot"
+        yield note("journald", seen, *SET, *KEEP)
     elif storage == "auto" and not machine.has("/var/log/journal"):
         yield note(
             "/var/log/journal", "there is no /var/log/journal: logs are gone after a reboot", *KEEP
