@@ -91,7 +91,8 @@ class Link:
                 await self._dial(self.target)
                 pause = FIRST_PAUSE
             except FleetError as why:
-                self._tell(f"waiting: {why.message}")
+                alone = self.target is None and self._settings().master_addr is not None
+                self._tell(f"waiting: {why.message}", quietly=alone)
             except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as why:
                 if self.connected:
                     pause = FIRST_PAUSE
@@ -163,11 +164,14 @@ class Link:
     def _new_session(self) -> Session[FromWorker, FromCoordinator]:
         return Session(FromCoordinator)
 
-    def _tell(self, text: str) -> None:
-        """One line in the log for each change, however often it is tried."""
+    def _tell(self, text: str, *, quietly: bool = False) -> None:
+        """One line in the log for each change, however often it is tried.
+
+        A worker that only waits for torchrun misses no coordinator.
+        """
         if text != self.said:
             self.said = text
-            log.info("%s", text)
+            log.log(logging.DEBUG if quietly else logging.INFO, "%s", text)
 
 
 def find_coordinator(settings: WorkerSettings) -> FleetFile:

@@ -28,6 +28,7 @@ from llamaforge.worker.fleet_jobs import FleetJobs
 from llamaforge.worker.link import find_coordinator
 from llamaforge.worker.memory import limit_memory, trim_memory
 from llamaforge.worker.peer_port import Figures, PeerPort
+from llamaforge.worker.progress_log import ProgressLog
 from llamaforge.worker.rank_runner import RankRunner
 from llamaforge.worker.restarts import WINDOW, Restarts
 
@@ -63,6 +64,7 @@ class Supervisor:
         self._busy = BusyLock()
         self._peer = PeerPort(self._settings, self._figures, self._coordinator_host)
         self._classic = ClassicWatch(configuration, self._busy)
+        self._told = ProgressLog()
         self._jobs: FleetJobs | None = None
         self._versions = facts.versions()
         self._trouble = ""
@@ -218,6 +220,7 @@ class Supervisor:
         while True:
             self._notify.status(self.status)
             self._notify.alive()
+            self._told.see(self._progress)
             if not calm and loop.time() - begin > WINDOW:
                 calm = True
                 self._restarts.forget()
