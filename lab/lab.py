@@ -14,7 +14,7 @@ from lab.builder import Builder
 from lab.cgroups import Cgroups
 from lab.disk import Base, Disk, scratch_of
 from lab.errors import LabError
-from lab.image import STORE, layers
+from lab.image import STORE, layers, say
 from lab.janitor import watch
 from lab.ledger import Ledger, Process, claiming, forget_folder, ledgers
 from lab.machine import Machine
@@ -46,7 +46,10 @@ class Lab:
         this box lacks.
         """
         requirements.require()
-        clean()
+        try:
+            clean()
+        except LabError as error:
+            say(str(error))  # a dead lab that can't be removed is no reason not to open another
         with claiming():
             number = free_number(ledger.name for ledger in ledgers())
             ledger = Ledger(f"lf{number}")

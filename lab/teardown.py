@@ -96,13 +96,21 @@ def take_down(ledger: Ledger) -> None:
 
 
 def clean(everything: bool = False) -> list[str]:
-    """Take down labs whose owner died, or all of them; the names of those that went."""
-    gone = []
+    """Take down labs whose owner died, or all of them; the names of those that went.
+
+    Raises LabError in the end, when something of one is left.
+    """
+    gone, left = [], []
     with claiming():
         for ledger in ledgers():
             owner = ledger.owner()
             if everything or owner is None or not owner.alive:
-                take_down(ledger)
-                gone.append(ledger.name)
+                try:
+                    take_down(ledger)
+                    gone.append(ledger.name)
+                except LabError as error:
+                    left.append(str(error))
     forget_folder()
+    if left:
+        raise LabError("\n".join(left))
     return gone

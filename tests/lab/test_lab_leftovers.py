@@ -147,3 +147,52 @@ def test_when_the_janitor_is_killed_as_well_the_next_lab_cleans_up(owner: Owner)
         # The new lab may have got the free name.
         assert Ledger(owner.name).owner() != dead
     owner.wait_gone()
+
+
+# Begins to build the installed image somewhere else, and is in the middle of it when it says so.
+BUILDER = """
+import sys
+from pathlib import Path
+import lab.image, lab.lab
+
+lab.image.STORE = lab.lab.STORE = Path(sys.argv[1])
+with lab.lab.Lab.open() as opened:
+    print(opened.name, flush=True)
+    opened.build()
+"""
+
+
+def test_an_interrupted_build_leaves_no_half_layer(tmp_path: Path):
+    store = tmp_path / "store"
+    building = subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(store)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert building.stdout is not None
+    assert building.stderr is not None
+    name = building.stdout.readline().strip()
+    assert any("Libraries: torch" in line for line in building.stderr)
+    assert [path.name for path in store.glob("building-*")] == [f"building-{name}"]
+    inside = [
+        pid for path in Path("/proc").glob("[0-9]*") if (pid := _in_group(path, f"/{name}-b"))
+    ]
+    assert inside
+    building.kill()
+    building.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while Ledger(name).path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [path.name for path in store.iterdir()] == ["lock"]
+    assert [found.pid for found in inside if found.alive] == []
+    assert not any(str(tmp_path) in line for line in everything())
+
+
+def _in_group(process: Path, group: str) -> Process | None:
+    try:
+        inside = group in (process / "cgroup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return Process.of(int(process.name)) if inside else None

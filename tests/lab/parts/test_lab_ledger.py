@@ -91,6 +91,16 @@ def test_what_can_not_be_undone_is_named_and_stays_written(folder: Path, tmp_pat
     assert mine.entries() != []
 
 
+def test_a_dead_lab_that_resists_does_not_keep_the_others(folder: Path, tmp_path: Path):
+    folder.mkdir()
+    for name in ("lf1", "lf2"):
+        Ledger(name).begin(Process(me().pid, me().start - 1))
+    Ledger("lf1").note("file", tmp_path)
+    with pytest.raises(LabError, match="lab lf1 is not gone"):
+        teardown.clean()
+    assert [one.name for one in ledgers()] == ["lf1"]
+
+
 def test_labs_of_dead_owners_are_cleaned_and_others_left(folder: Path):
     folder.mkdir()
     Ledger("lf1").begin(me())
