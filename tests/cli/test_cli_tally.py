@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cli.updates import ended, step, stream
 from llamaforge.cli.tally import WINDOW, Tally
 from llamaforge.spec.states import JobState
+from llamaforge.wire.updates import GenerationStarted, MetricLine
 
 
 class Clock:
@@ -74,6 +75,20 @@ def test_a_repeated_step_gives_no_division_by_zero() -> None:
     tally.take(step(1))
     tally.take(step(1))
     assert tally.seconds_left is None
+
+
+def test_a_generation_that_goes_back_takes_the_tally_with_it() -> None:
+    tally = Tally(100, clock=Clock())
+    evaluated = {"heldout_loss": 2.0, "seconds": 1.0}
+    tally.take(MetricLine(line={"step": 0, **evaluated}))
+    for number in range(1, 9):
+        tally.take(step(number))
+    tally.take(MetricLine(line={"step": 8, **evaluated}))
+    tally.take(GenerationStarted(generation=2, world_size=1, nodes=(), after=5))
+    assert (tally.step, tally.generation, tally.seconds_left) == (5, 2, None)
+    assert [line["step"] for line in tally.evaluations] == [0]
+    tally.take(step(6))
+    assert tally.step == 6
 
 
 def test_the_end_is_kept() -> None:

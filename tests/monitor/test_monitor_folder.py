@@ -48,6 +48,32 @@ def test_going_on_repeats_no_step_and_replaces_the_proof(tmp_path: Path) -> None
     assert msgspec.json.decode((tmp_path / "proof.json").read_bytes()) == {"steps": 3}
 
 
+def test_going_back_in_the_middle_drops_what_comes_again(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path, make_job(), resumed=None)
+    for after, missing in ((1, LINES[2:]), (None, LINES)):  # to a checkpoint, to the very start
+        for line in LINES if after is not None else ():
+            folder.metric(line)
+        folder.rewind(after)
+        for line in missing:
+            folder.metric(line)
+        assert metrics.read(tmp_path / "metrics.jsonl") == LINES
+    folder.close()
+
+
+def test_tensorboard_forgets_what_comes_again(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="comes with the tensorboard extra")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = JobFolder(tmp_path, make_job(tensorboard=True), resumed=None)
+    for line in LINES:
+        folder.metric(line)
+    folder.rewind(2)
+    folder.metric({**LINES[3], "loss": 3.0})
+    folder.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in board.Scalars("train/loss")] == [(1, 3.5), (3, 3.0)]
+
+
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="comes with the tensorboard extra")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -87,6 +87,7 @@ class FakeHttp:
 
     def __init__(self) -> None:
         self.sent: list[str] = []
+        self.blobs = {"data/train.jsonl": b"rows", "resume/state.json": b"a checkpoint"}
         self.hold = asyncio.Event()
         self.hold.set()
         self.error: Exception | None = None
@@ -97,13 +98,13 @@ class FakeHttp:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    async def fetch_missing(self, manifest: Manifest, store: BlobStore) -> int:
+    async def fetch_missing(self, manifest: Manifest, store: BlobStore) -> tuple[Entry, ...]:
         await self.hold.wait()
         if self.error:
             raise self.error
         for entry in manifest.entries:
-            assert store.add_bytes(b"rows")[0] == entry.sha256
-        return 4
+            assert store.add_bytes(self.blobs[entry.path])[0] == entry.sha256
+        return manifest.entries
 
     async def send_checkpoint(self, job_id: str, folder: Path) -> None:
         await self._send(f"checkpoint {folder.name}")
@@ -120,20 +121,24 @@ class FakeHttp:
 
 class World:
     def __init__(self, root: Path, first_rank: int = 0) -> None:
-        sha256, size = BlobStore(root / "source").add_bytes(b"rows")
-        entry = Entry(path="data/train.jsonl", sha256=sha256, size=size)
         self.said: list[FromWorker] = []
         self.runner, self.http = FakeRunner(), FakeHttp()
+        source, entries = BlobStore(root / "source"), []
+        for path, data in self.http.blobs.items():
+            sha256, size = source.add_bytes(data)
+            entries.append(Entry(path=path, sha256=sha256, size=size))
+        self.store = BlobStore(root / "cache" / "blobs")
         self.jobs = root / "jobs"
+        self.order = StartRanks(
+            job=make_job(),
+            generation=1,
+            manifest=Manifest(entries=tuple(entries)),
+            first_rank=first_rank,
+            count=2,
+            world_size=4,
+        )
         self.job = NodeJob(
-            StartRanks(
-                job=make_job(),
-                generation=1,
-                manifest=Manifest(entries=(entry,)),
-                first_rank=first_rank,
-                count=2,
-                world_size=4,
-            ),
+            self.order,
             node="a",
             address="10.0.0.1",
             jobs=self.jobs,
@@ -168,6 +173,18 @@ async def test_ranks_get_their_places_and_files(tmp_path: Path) -> None:
     assert world.of(RankLog) == [RankLog(job_id="test-job", rank=2, line="hello")]
     assert [(m.rank, m.code) for m in world.of(RankExited)] == [(2, 0), (3, 0)]  # type: ignore[attr-defined]
     assert list(world.jobs.iterdir()) == []
+
+
+async def test_a_checkpoint_that_was_fetched_does_not_stay(tmp_path: Path) -> None:
+    """Each generation goes on from another one; data and model are worth keeping."""
+    world = World(tmp_path)
+    for rank in await world.started():
+        assert (Path(rank.assignment.bundle) / "resume/state.json").read_bytes() == b"a checkpoint"
+        rank.end.set_result(Exit(code=0))
+    await world.running
+    rows, checkpoint = world.order.manifest.entries
+    assert world.store.has(rows.sha256)
+    assert not world.store.has(checkpoint.sha256)
 
 
 async def test_rank_0_hosts_the_store_and_hears_of_no_other(tmp_path: Path) -> None:

@@ -170,6 +170,10 @@ class BlobStore:
             )
         return Path(reference.path)
 
+    def forget(self, sha256: str) -> None:
+        """Deletes the store's own copy of a blob, if it has one."""
+        self.blob(sha256).unlink(missing_ok=True)
+
     def trust(self, partial: Path, target: Path, sha256: str) -> None:
         """Remembers the digest of a file that is about to be renamed to `target`."""
         reference = msgspec.structs.replace(Reference.of(partial), path=str(target))

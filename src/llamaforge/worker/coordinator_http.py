@@ -46,11 +46,11 @@ class CoordinatorHttp:
     async def __aexit__(self, *_: object) -> None:
         await self._http.close()
 
-    async def fetch_missing(self, manifest: Manifest, store: BlobStore) -> int:
+    async def fetch_missing(self, manifest: Manifest, store: BlobStore) -> tuple[Entry, ...]:
         """Fetches the blobs that the store lacks.
 
         Returns:
-            Bytes fetched.
+            What was fetched.
 
         Raises:
             FleetError: the coordinator is gone or doesn't have one.
@@ -60,7 +60,7 @@ class CoordinatorHttp:
         entries = await asyncio.to_thread(store.missing, manifest)
         for entry in entries:
             await _again(f"{entry.path} could not be fetched", partial(self._fetch, store, entry))
-        return sum(entry.size for entry in entries)
+        return entries
 
     async def send_checkpoint(self, job_id: str, folder: Path) -> None:
         """Sends a checkpoint folder; the coordinator verifies and accepts it.

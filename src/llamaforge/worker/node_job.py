@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from llamaforge.bundle import resume
+from llamaforge.bundle.manifest import Entry
 from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import FleetError, LlamaForgeError, UserError
 from llamaforge.spec import ranks
@@ -72,6 +74,7 @@ class NodeJob:
         self._cache, self._runner, self._http, self._send = cache, runner, http, send
         self._store = BlobStore(cache / "blobs")
         self._uploads = Uploads(order.job.id, order.generation, http, send)
+        self._fetched: tuple[Entry, ...] = ()
         self._ranks: dict[int, Rank] = {}
         self._store_at: ranks.Rendezvous | None = None
         self._stopping = ""
@@ -165,8 +168,9 @@ class NodeJob:
 
     async def _prepare(self) -> None:
         (self._folder / "work").mkdir(parents=True, exist_ok=True)
-        fetched = await self._http.fetch_missing(self._order.manifest, self._store)
-        log.info("job %s: %.1f MB fetched", self.job_id, fetched / 1e6, extra=self.fields())
+        self._fetched = await self._http.fetch_missing(self._order.manifest, self._store)
+        size = sum(entry.size for entry in self._fetched) / 1e6
+        log.info("job %s: %.1f MB fetched", self.job_id, size, extra=self.fields())
         bundle = self._folder / "bundle"
         await asyncio.to_thread(self._store.lay_out, self._order.manifest, bundle)
 
@@ -287,7 +291,14 @@ class NodeJob:
     # ── after the ranks ───────────────────────────────────────────────────────────────────────
 
     async def _clean_up(self) -> None:
-        """Removes the job's folder, unless it holds something that did not reach its place."""
+        """Removes the job's folder, unless it holds something that did not reach its place.
+
+        A checkpoint that was fetched to go on from goes too: each generation has another one, and
+        they would fill the cache.
+        """
+        for entry in self._fetched:
+            if entry.path.startswith(f"{resume.FOLDER}/"):
+                self._store.forget(entry.sha256)
         if self._uploads.failed or self._uploads.unfinished:
             kept = self._folder.with_name(f"{self._folder.name}.kept")
             shutil.rmtree(kept, ignore_errors=True)
