@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +27,21 @@ def here(tmp_path: Path) -> Path:
     return folder
 
 
-def llamaforge(here: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def environment(here: Path) -> dict[str, str]:
     own = {
         "XDG_CACHE_HOME": str(here.parent / "cache"),
         "XDG_STATE_HOME": str(here.parent / "state"),
         "TMPDIR": str(here.parent / "tmp"),
     }
     (here.parent / "tmp").mkdir(exist_ok=True)
+    return {**os.environ, **own}
+
+
+def llamaforge(here: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "llamaforge", *arguments],
         cwd=here,
-        env={**os.environ, **own},
+        env=environment(here),
         input=stdin,
         capture_output=True,
         text=True,
@@ -75,6 +81,40 @@ def test_train_then_try(here: Path) -> None:
     assert [s["prompt"] for s in lines(asked.stdout)] == ["One", "Two"]
     scored = llamaforge(here, "try", "job", "--rows", "rows.jsonl", "--limit", "2")
     assert "exact matches: before" in scored.stdout
+
+
+def test_a_killed_worker_of_a_private_fleet_is_started_again(here: Path) -> None:
+    """There is no other worker and no systemd, and the job waits for one."""
+    more = ("--batch-size", "4", "--epochs", "20", "--save-steps", "2", "--name", "job")
+    command = [sys.executable, "-m", "llamaforge", *TRAIN, *more, "--json"]
+    with subprocess.Popen(
+        command, cwd=here, env=environment(here), stdout=subprocess.PIPE, text=True
+    ) as train:
+        assert train.stdout is not None
+        before = list(until_step(train.stdout, 3))
+        worker = next(pid for pid, line in children(train.pid).items() if "worker run" in line)
+        os.kill(worker, signal.SIGKILL)
+        after = [json.loads(line) for line in train.stdout]
+    assert train.returncode == 0, before + after
+    assert after[-1]["state"] == "done"
+    said = [update["text"] for update in after if update["type"] in ("remark", "note")]
+    assert "worker-1 had ended and was started again" in said
+    assert any("node worker-1 is lost" in text and "goes on after step" in text for text in said)
+
+
+def until_step(output: Iterable[str], step: int) -> Iterator[dict[str, Any]]:
+    for line in output:
+        yield (update := json.loads(line))
+        if update["type"] == "metric" and update["line"]["step"] >= step:
+            return
+
+
+def children(pid: int) -> dict[int, str]:
+    """Command lines of a process's children."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {
+        int(child): Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ") for child in found
+    }
 
 
 def test_a_dry_run_tells_all_and_leaves_nothing(here: Path) -> None:
