@@ -209,7 +209,9 @@ def test_a_folder_that_is_closed_to_the_service(machine: FakeMachine) -> None:
     machine.says("runuser -u llamaforge -- test -x /opt/llamaforge", code=1)
     (found, other) = machine.look(program.CHECK)
     assert found.about == other.about == "/opt/llamaforge"
-    assert found.fix[0] == "chmod -R a+rX /opt/llamaforge"
+    assert found.fix[0] == "chmod a+rX /opt/llamaforge"
+    machine.stat("/opt/llamaforge/current", "directory|700|root|root|4096")
+    assert machine.look(program.CHECK)[0].fix[0] == "chmod -R a+rX /opt/llamaforge"
 
 
 def test_a_program_that_is_missing(machine: FakeMachine) -> None:

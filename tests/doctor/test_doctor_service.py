@@ -179,7 +179,7 @@ def test_active_and_silent(machine: FakeMachine) -> None:
     (found,) = machine.look(reachable.CHECK)
     assert (found.severity, found.about) == (Severity.ERROR, "10.0.0.1:29500")
     assert "is active, but nothing listens at 10.0.0.1:29500" in found.seen
-    machine.contacts["10.0.0.1", 29500] = Contact.OPEN
+    machine.contacts["10.0.0.1", 29501] = Contact.OPEN
     assert "accepts connections and answers nothing" in machine.look(reachable.CHECK)[0].seen
 
 

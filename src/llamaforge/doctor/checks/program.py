@@ -25,23 +25,26 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
                 "sudo ./install.sh  # in a checkout of LlamaForge",
             )
         elif machine.run_as(unit.user, "test", "-x", program).code:
-            closed = _closed(machine, subject, program)
+            closed, deeper = _closed(machine, subject, program)
+            recursive = "-R " if deeper else ""
             yield error(
                 closed,
                 f"the user {unit.user} may not run {program}: {closed} is closed to it",
-                f"sudo chmod -R a+rX {shlex.quote(closed)}",
+                f"sudo chmod {recursive}a+rX {shlex.quote(closed)}",
                 unit.systemctl("restart"),
             )
 
 
-def _closed(machine: Machine, subject: Subject, program: str) -> str:
-    """The topmost path that stops the user."""
+def _closed(machine: Machine, subject: Subject, program: str) -> tuple[str, bool]:
+    """The topmost path that stops the user, and whether there are more below it."""
     target = machine.run("readlink", "-f", program).out.strip() or program
     for path in (program, target):
-        for folder in reversed([PurePosixPath(path), *PurePosixPath(path).parents]):
-            if machine.run_as(subject.unit.user, "test", "-x", str(folder)).code:
-                return str(folder)
-    return program
+        folders = [str(p) for p in reversed([PurePosixPath(path), *PurePosixPath(path).parents])]
+        for n, folder in enumerate(folders):
+            if machine.run_as(subject.unit.user, "test", "-x", folder).code:
+                below = (machine.status(name) for name in folders[n + 1 :])
+                return folder, any(status and not status.mode & 0o001 for status in below)
+    return program, False
 
 
 CHECK = Check(

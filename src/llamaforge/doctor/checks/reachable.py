@@ -30,7 +30,10 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
             unit.systemctl("restart"),
         )
     else:
-        contact = machine.connect(address, port)
+        ports = range(subject.peer_port, subject.peer_port + PEER_PORTS)
+        contacts = {port: machine.connect(address, port, 1.0) for port in ports}
+        port = next((p for p in ports if contacts[p] is Contact.OPEN), subject.peer_port)
+        contact = contacts[port]
         yield error(
             f"{address}:{port}",
             f"{unit.name} is active, but {_how(contact)} at {address}:{port}",
