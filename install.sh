@@ -144,6 +144,12 @@ choose_python() {
     "$(how_to_get "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" python3-pip)"
 }
 
+note_on_python() {
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    say "note: on Python 3.10 some libraries are older than on 3.11 to 3.14; where nodes differ, a" \
+      "job may promise less. --python chooses another one."
+}
+
 # how_to_get DEBIAN-PACKAGES FEDORA-PACKAGES: the line that installs them here.
 how_to_get() {
   local family=
@@ -320,6 +326,13 @@ build_version() {
   finish "$folder"
 }
 
+# Where SELinux is on, services may only run files that are labelled as programs.
+label() {
+  if command -v selinuxenabled >/dev/null && selinuxenabled; then
+    act restorecon -R "$prefix" || say "note: restorecon failed; see llamaforge doctor"
+  fi
+}
+
 # The wheel is made and unpacked with the libraries' pip; scripts must start this version's python.
 add_program() {
   local folder=$1 wheels=$1/wheels
@@ -384,12 +397,12 @@ clean() {
   keep=$(for link in current previous; do readlink -f "$prefix/$link" || true; done; versions_at_work)
   for folder in "$prefix"/versions/*/; do
     folder=${folder%/}
-    [[ ! -d $folder ]] || grep -qxF "$folder" <<<"$keep" || act rm -rf "$folder"
+    [[ ! -d $folder ]] || grep -qxF "$(readlink -f "$folder")" <<<"$keep" || act rm -rf "$folder"
   done
   keep=$(for version_folder in $keep; do readlink -f "$version_folder/libraries" || true; done)
   for folder in "$prefix"/libraries/*/; do
     folder=${folder%/}
-    [[ ! -d $folder ]] || grep -qxF "$folder" <<<"$keep" || act rm -rf "$folder"
+    [[ ! -d $folder ]] || grep -qxF "$(readlink -f "$folder")" <<<"$keep" || act rm -rf "$folder"
   done
 }
 
@@ -403,6 +416,10 @@ service_flags() {
 install_service() {
   local flags=()
   [[ $with_service == yes ]] || return 0
+  if ! command -v systemctl >/dev/null; then
+    say "note: this machine has no systemd, so there is no service; by hand: llamaforge worker run"
+    return 0
+  fi
   mapfile -t flags < <(service_flags)
   if [[ $dry_run == yes ]]; then
     say "  would run: llamaforge worker install ${flags[*]} ${service_options[*]@Q}"
@@ -423,6 +440,7 @@ lock() {
 
 do_install() {
   choose_python
+  note_on_python
   choose_torch
   lock
   libraries=$torch_choice-$torch_pin-$(libraries_key)
@@ -430,6 +448,7 @@ do_install() {
   version=${version:0:60}
   build_libraries
   build_version
+  label
   switch_to "$version"
   link_command
   install_service

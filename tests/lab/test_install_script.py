@@ -27,6 +27,7 @@ def node(lab: Lab) -> Iterator[Node]:
     node = lab.add("machine", image="installed")
     node.boot()
     node.shell(COPY)
+    node.run(f"{SOURCE}/install.sh", "--torch", "cpu", "--no-service", timeout=200)
     yield node
     node.power_cut()
 
