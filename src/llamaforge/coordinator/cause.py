@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from llamaforge.coordinator.outcome import Setback
+from llamaforge.coordinator.outcome import RESUME_HINT, Setback
 from llamaforge.errors import LlamaForgeError
 
 _CONNECTION_WORDS = (
@@ -106,7 +106,7 @@ def of_lost(node: str, why: str) -> Cause:
     return Cause(
         node=node,
         what=f"is lost: {why}",
-        hint="continue from the newest checkpoint with the same command and --auto-resume",
+        hint=RESUME_HINT,
         setback=Setback.LOST,
     )
 

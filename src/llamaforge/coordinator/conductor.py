@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator import resumption
 from llamaforge.coordinator.alarm import Alarm
-from llamaforge.coordinator.continuing import RESUME_HINT, Failures, decide
+from llamaforge.coordinator.continuing import Failures, decide
 from llamaforge.coordinator.generation import Generation, Phase
 from llamaforge.coordinator.history import History
 from llamaforge.coordinator.nodes import Node, Nodes
-from llamaforge.coordinator.outcome import Outcome
+from llamaforge.coordinator.outcome import RESUME_HINT, Outcome
 from llamaforge.coordinator.placement import place
 from llamaforge.coordinator.record import JobRecord
 from llamaforge.coordinator.versions import differences

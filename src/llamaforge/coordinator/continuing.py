@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import msgspec
 
-from llamaforge.coordinator.outcome import Outcome, Setback
+from llamaforge.coordinator.outcome import RESUME_HINT, Outcome, Setback
 from llamaforge.spec.job import OnNodeLoss
 from llamaforge.spec.states import JobState
 
 RESTARTS = 3
 """How often a job is tried again while no generation gets past the step of the last failure."""
-RESUME_HINT = "continue from its newest checkpoint with the same command and --auto-resume"
 
 
 class Failures(msgspec.Struct, frozen=True, kw_only=True):

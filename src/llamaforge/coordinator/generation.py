@@ -19,7 +19,7 @@ import msgspec
 from llamaforge.bundle.manifest import Manifest
 from llamaforge.coordinator import cause
 from llamaforge.coordinator.cause import Cause
-from llamaforge.coordinator.outcome import Outcome, Setback
+from llamaforge.coordinator.outcome import RESUME_HINT, Outcome, Setback
 from llamaforge.spec import ranks
 from llamaforge.spec.job import Job
 from llamaforge.spec.states import JobState
@@ -300,9 +300,8 @@ class Generation:
         )
 
     def _stopped(self, what: str, proof: dict[str, Any] | None) -> Outcome:
-        hint = "continue from its newest checkpoint with the same command and --auto-resume"
         reason = f"{self._stop_reason}; {what}"
-        return Outcome(state=JobState.STOPPED, reason=reason, hint=hint, proof=proof)
+        return Outcome(state=JobState.STOPPED, reason=reason, hint=RESUME_HINT, proof=proof)
 
     def _gave_way(self, finished: ranks.Finished | None) -> Outcome:
         """Nobody wants the job's end, and nothing failed."""

@@ -9,6 +9,8 @@ import msgspec
 
 from llamaforge.spec.states import JobState
 
+RESUME_HINT = "continue from its newest checkpoint with the same command and --auto-resume"
+
 
 class Setback(str, Enum):
     """What ended a generation but need not end its job."""
