@@ -12,6 +12,7 @@ from lab import Lab, Node
 UNIT = "llamaforge-worker.service"
 SHIPPED = "/srv/llamaforge/packaging/systemd"
 OWN = f"/etc/systemd/system/{UNIT}"
+UNIT_DROPINS = f"{OWN}.d"
 
 
 def show(node: Node, *names: str, unit: str = UNIT) -> dict[str, str]:
@@ -111,7 +112,7 @@ def test_a_missing_group_fails_a_unit_and_ours_names_none(installed_node: Node) 
     node.shell("groupdel render 2>/dev/null || true")
     node.shell("systemd-sysusers /srv/llamaforge/packaging/sysusers.d/llamaforge.conf")
     node.write(OWN, node.read(f"{SHIPPED}/{UNIT}"))
-    folder = f"{OWN}.d"
+    folder = UNIT_DROPINS
     node.shell(f"mkdir -p {folder}")
     node.write(f"{folder}/50.conf", "[Service]\nSupplementaryGroups=render\nRestart=no\n")
     started = node.shell("systemctl daemon-reload; systemctl start llamaforge-worker", check=False)
@@ -121,6 +122,35 @@ def test_a_missing_group_fails_a_unit_and_ours_names_none(installed_node: Node) 
     node.run("llamaforge", "worker", "install")
     assert show(node, "ActiveState")["ActiveState"] == "active"
     assert "render" not in show(node, "SupplementaryGroups")["SupplementaryGroups"]
+
+
+def test_gpus_are_reached_as_far_as_that_can_be_tried_without_one(installed_node: Node) -> None:
+    """Root makes nvidia-uvm before the start, and the group of a device file opens it."""
+    node = installed_node
+    node.write(
+        "/usr/bin/nvidia-modprobe",
+        '#!/bin/sh\necho "$(id -u) $* $(grep NoNewPrivs /proc/self/status)" >/run/modprobe\n',
+        mode=0o755,
+    )
+    node.shell("getent group render || groupadd --system render")
+    node.shell("install -m 0640 -g render /dev/null /srv/card")
+    node.run("llamaforge", "worker", "install")
+    assert node.read("/run/modprobe").split() == ["0", "-u", "-c=0", "NoNewPrivs:", "0"]
+    now = show(node, "SupplementaryGroups", "DevicePolicy", "DeviceAllow", "PrivateDevices")
+    assert "render" in now["SupplementaryGroups"].split()
+    assert (now["DevicePolicy"], now["PrivateDevices"]) == ("closed", "no")
+    assert "char-nvidia" in now["DeviceAllow"]
+    node.write(
+        f"{UNIT_DROPINS}/90-try.conf",
+        "[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\n"
+        "ExecStart=\nExecStart=/bin/cat /srv/card\n",
+    )
+    node.shell("systemctl daemon-reload; systemctl restart llamaforge-worker")
+    node.write(f"{UNIT_DROPINS}/91-no-group.conf", "[Service]\nSupplementaryGroups=\n")
+    refused = node.shell(
+        "systemctl daemon-reload; systemctl restart llamaforge-worker", check=False
+    )
+    assert refused.returncode != 0
 
 
 TRY_TORCH = """
@@ -155,9 +185,9 @@ def test_torch_computes_under_the_units_restrictions(lab: Lab) -> None:
     by_hand(node)
     node.run("systemctl", "stop", UNIT)
     node.write("/srv/try.py", TRY_TORCH)
-    node.shell(f"mkdir -p {OWN}.d")
+    node.shell(f"mkdir -p {UNIT_DROPINS}")
     node.write(
-        f"{OWN}.d/50.conf",
+        f"{UNIT_DROPINS}/50.conf",
         "[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nExecStart=\n"
         "Environment=TORCHINDUCTOR_CACHE_DIR=/var/cache/llamaforge/inductor\n"
         "ExecStart=/opt/llamaforge/current/bin/python3 /srv/try.py\n",
