@@ -312,6 +312,8 @@ def test_a_peer_without_a_port_is_found_at_the_next_one(fleet: FakeMachine) -> N
     fleet.contacts["10.0.0.3", 29500] = Contact.REFUSED
     fleet.peer("10.0.0.3", 29501, {"connected": True})
     assert Subject(fleet, ["10.0.0.3"], {}).peers[0].port == 29501
+    del fleet.answers["10.0.0.3", 29501]  # it turns us away
+    assert Subject(fleet, ["10.0.0.3"], {}).peers[0].port == 29501
     assert Subject(fleet, ["[fd00::3]:99"], {}).peers[0][:2] == ("fd00::3", 99)
 
 

@@ -89,4 +89,4 @@ class Patient:
     def reaches(self, address: str, port: int) -> bool:
         """Whether a TCP connection from here opens."""
         script = f"exec 3<>/dev/tcp/{address}/{port}"
-        return self.node.run("timeout", "2", "bash", "-c", script, check=False).returncode == 0
+        return self.node.run("timeout", "1", "bash", "-c", script, check=False).returncode == 0

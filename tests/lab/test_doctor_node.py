@@ -45,6 +45,9 @@ def test_a_node_that_is_well(patient: Patient) -> None:
 
 def test_files_and_rights(patient: Patient) -> None:
     patient.setting("HF_HOME=/mnt/models")
+    folder = "/etc/systemd/journald.conf.d"
+    text = "[Journal]\\nStorage=volatile\\n"
+    volatile = f"mkdir -p {folder}; printf '{text}' > {folder}/90-test.conf"
     patient.node.write("/etc/llamaforge/token", "x" * 40, mode=0o600)
     patient.mends(
         [
@@ -54,8 +57,7 @@ def test_files_and_rights(patient: Patient) -> None:
             Cause("LF106", "/etc/llamaforge/token", "chmod 644 /etc/llamaforge/token"),
             Cause("LF107", "/opt/llamaforge", "chmod 700 /opt/llamaforge"),
             Cause("LF108", "llamaforge", "rm /usr/local/bin/llamaforge", "warning"),
-            Cause("LF204", "journald", "mkdir -p /etc/systemd/journald.conf.d; printf "
-                  "'[Journal]\nStorage=volatile\n' > /etc/systemd/journald.conf.d/90-test.conf", "note"),
+            Cause("LF204", "journald", volatile, "note"),
         ]
     )  # fmt: skip
     patient.node.shell(f"rm {DROP_IN}; systemctl daemon-reload; systemctl restart {UNIT}")

@@ -75,7 +75,10 @@ class Subject:
                 answer = self._machine.ask(address, port, HEALTH, seconds=1.5)
                 if answer is not None and "connected" in answer.json():
                     return host._replace(port=port)
-                if self._machine.connect(address, port, 1.5) is not Contact.REFUSED:
+                contact = self._machine.connect(address, port, 1.5)
+                if contact is Contact.OPEN:  # a worker that turns us away, or somebody else
+                    return host._replace(port=port)
+                if contact is not Contact.REFUSED:
                     break
         return host._replace(port=PEER_PORT)
 
@@ -185,6 +188,14 @@ class Subject:
     def hosts(self) -> list[Host]:
         """All machines of the fleet that are known here."""
         return [host for host in (self.coordinator, self.master) if host] + self.peers
+
+    @property
+    def servers(self) -> dict[str, Host]:
+        """By address, those of the fleet that answer HTTP: peers and coordinator."""
+        hosts = self.peers + ([self.coordinator] if self.coordinator else [])
+        return {
+            address: host for host in reversed(hosts) for address in self.addresses(host.name)[:1]
+        }
 
     def addresses(self, host: str) -> list[str]:
         """The addresses of a host name, asked for once."""

@@ -18,23 +18,22 @@ SYNC = ("sudo timedatectl set-ntp true",)
 
 def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
     """Compares with the Date of each node's health page."""
-    for host in [*subject.peers, *([subject.coordinator] if subject.coordinator else [])]:
-        yield from _compared(machine, subject, host)
+    for address, host in subject.servers.items():
+        yield from _compared(machine, address, host)
     yield from _kept(machine)
 
 
-def _compared(machine: Machine, subject: Subject, host: Host) -> Iterator[Finding]:
-    for address in subject.addresses(host.name)[:1]:
-        before = machine.now()
-        answer = machine.ask(address, host.port, HEALTH)
-        if answer is None or answer.date is None:
-            continue
-        off = skew(before, machine.now(), answer.date)
-        if abs(off) > SKEW:
-            ahead = "behind" if off > 0 else "ahead of"
-            seen = f"this clock is {abs(off):.0f} s {ahead} that of {host.name}"
-            report = error if abs(off) > FAR else warning
-            yield report(host.name, seen, *SYNC, f"sudo timedatectl set-ntp true  # on {host.name}")
+def _compared(machine: Machine, address: str, host: Host) -> Iterator[Finding]:
+    before = machine.now()
+    answer = machine.ask(address, host.port, HEALTH)
+    if answer is None or answer.date is None:
+        return
+    off = skew(before, machine.now(), answer.date)
+    if abs(off) > SKEW:
+        ahead = "behind" if off > 0 else "ahead of"
+        seen = f"this clock is {abs(off):.0f} s {ahead} that of {host.name}"
+        report = error if abs(off) > FAR else warning
+        yield report(host.name, seen, *SYNC, f"sudo timedatectl set-ntp true  # on {host.name}")
 
 
 def skew(before: float, after: float, date: float) -> float:

@@ -22,9 +22,8 @@ SECONDS = 2.0
 
 def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
     """Asks each peer twice: small, and with a full packet."""
-    for host in [*subject.peers, *([subject.coordinator] if subject.coordinator else [])]:
-        for address in subject.addresses(host.name)[:1]:
-            yield from _tried(machine, address, host)
+    for address, host in subject.servers.items():
+        yield from _tried(machine, address, host)
 
 
 def _tried(machine: Machine, address: str, host: Host) -> Iterator[Finding]:

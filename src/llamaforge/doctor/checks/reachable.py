@@ -30,16 +30,20 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
             unit.systemctl("restart"),
         )
     else:
-        ports = range(subject.peer_port, subject.peer_port + PEER_PORTS)
-        contacts = {port: machine.connect(address, port, 1.0) for port in ports}
-        port = next((p for p in ports if contacts[p] is Contact.OPEN), subject.peer_port)
-        contact = contacts[port]
-        yield error(
-            f"{address}:{port}",
-            f"{unit.name} is active, but {_how(contact)} at {address}:{port}",
-            unit.systemctl("restart"),
-            " ".join(("sudo", *unit.journal("-n", "50"))),
-        )
+        yield _silent(machine, subject, address)
+
+
+def _silent(machine: Machine, subject: Subject, address: str) -> Finding:
+    ports = range(subject.peer_port, subject.peer_port + PEER_PORTS)
+    contacts = {port: machine.connect(address, port, 1.0) for port in ports}
+    port = next((p for p in ports if contacts[p] is Contact.OPEN), subject.peer_port)
+    unit = subject.unit
+    return error(
+        f"{address}:{port}",
+        f"{unit.name} is active, but {_how(contacts[port])} at {address}:{port}",
+        unit.systemctl("restart"),
+        " ".join(("sudo", *unit.journal("-n", "50"))),
+    )
 
 
 def find(machine: Machine, subject: Subject, address: str) -> tuple[int, Answer] | None:

@@ -21,21 +21,21 @@ PATIENCE = 4.0
 
 def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
     """Asks for the name of each address of the fleet."""
-    for host in subject.hosts:
-        for address in subject.addresses(host.name)[:1]:
-            start = machine.tick()
-            done = machine.run("getent", "hosts", address, seconds=PATIENCE)
-            took = machine.tick() - start
-            name = host.name if host.name != address else f"node-{address.replace('.', '-')}"
-            fix = f"echo '{address} {name}' | sudo tee -a /etc/hosts"
-            if done.timed_out or took > SLOW:
-                seen = (
-                    f"the name of {address} took more than {min(took, PATIENCE):.0f} s to look up; "
-                    "torch.distributed loses about 30 s by it at every start"
-                )
-                yield warning(address, seen, fix)
-            elif done.code:
-                yield note(address, f"{address} has no name here; some logs show it as it is", fix)
+    names = {a: host.name for host in subject.hosts for a in subject.addresses(host.name)[:1]}
+    for address, name in names.items():
+        start = machine.tick()
+        done = machine.run("getent", "hosts", address, seconds=PATIENCE)
+        took = machine.tick() - start
+        name = name if name != address else f"node-{address.replace('.', '-').replace(':', '-')}"
+        fix = f"echo '{address} {name}' | sudo tee -a /etc/hosts"
+        if done.timed_out or took > SLOW:
+            seen = (
+                f"the name of {address} took more than {min(took, PATIENCE):.0f} s to look up; "
+                "torch.distributed loses about 30 s by it at every start"
+            )
+            yield warning(address, seen, fix)
+        elif done.code:
+            yield note(address, f"{address} has no name here; some logs show it as it is", fix)
 
 
 CHECK = Check(
