@@ -426,7 +426,9 @@ install_service() {
     return 0
   fi
   [[ $now == no ]] || flags+=(--now)
-  "$prefix/current/bin/llamaforge" worker install "${flags[@]}" "${service_options[@]}"
+  "$prefix/current/bin/llamaforge" worker install "${flags[@]}" "${service_options[@]}" ||
+    fail $? "the program is installed, the service is not as it should be (see above)" \
+      "correct it and run this again; to the version before: $0 --rollback"
 }
 
 # ── what can be asked for ─────────────────────────────────────────────────────────────────────

@@ -45,7 +45,7 @@ class Machine:
         Raises:
             UserError: there is no systemd.
         """
-        person = pwd.getpwuid(os.geteuid()).pw_name
+        person = _account(os.geteuid())
         return Facts(
             systemd=self._systemd_version(),
             running=self.at("/run/systemd/system").is_dir(),
@@ -153,6 +153,14 @@ def _user_exists(name: str) -> bool:
 
 def _group_exists(name: str) -> bool:
     return any(entry.gr_name == name for entry in grp.getgrall())
+
+
+def _account(number: int) -> str:
+    """An account's name; its number when it has none."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _primary_group(user: str) -> str:
