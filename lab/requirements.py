@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from lab.commands import CLEAN
+from lab.disk import require_one_filesystem
 from lab.errors import LabError
 
 # Tool to the Debian package that has it.
@@ -72,6 +73,10 @@ def _refused() -> tuple[str, ...]:
         or os.statvfs("/sys/fs/cgroup").f_flag & os.ST_RDONLY
     ):
         found.append("control groups: /sys/fs/cgroup is read-only, as in most containers")
+    try:
+        require_one_filesystem()
+    except LabError as why:
+        found.append(str(why))
     with tempfile.TemporaryDirectory(prefix="llamaforge-lab-", dir="/var/tmp") as folder:
         for name in ("mount", "upper", "work"):
             Path(folder, name).mkdir()
