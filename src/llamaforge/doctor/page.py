@@ -53,8 +53,14 @@ _FOOT = """\
 ## What was not tried on a real machine
 
 SELinux in enforcing mode (LF402), firewalld (in LF301) and WSL2 (LF405) were tried with recorded
-output only. On a virtual test machine clocks can't differ, so LF309 was tried against a server
-that tells another time. The traps of graphics cards (LF404) were tried with made-up device files.
+or made-up output only; so were the traps of graphics cards (LF404), lingering (LF205), kernels
+without the memory controller (LF403) and laptops (LF406). Machines of the test lab share one
+clock, so LF309 was tried against a server that tells another time. All others are caused on real
+machines by `tests/lab/test_doctor_node.py` and `tests/lab/test_doctor_network.py`.
+
+Doctor runs on the environment that it looks at: where its own Python is gone it can't start, and
+`./install.sh` is the answer. The libraries (LF104) are imported as the service's user, but without
+the unit's hardening.
 """
 
 
