@@ -47,6 +47,7 @@ SINCE = {
     "LimitNOFILE": 1,
     "LoadCredential": 247,
     "LockPersonality": 235,
+    "LogRateLimitBurst": 240,
     "LogRateLimitIntervalSec": 240,
     "LogsDirectory": 235,
     "LogsDirectoryMode": 235,
