@@ -71,6 +71,7 @@ SINCE = {
     "RestartMaxDelaySec": 254,
     "RestartPreventExitStatus": 189,
     "RestartSec": 1,
+    "RestartMode": 254,
     "RestartSteps": 254,
     "RestrictAddressFamilies": 211,
     "RestrictNamespaces": 233,

@@ -33,6 +33,7 @@ from llamaforge.worker.classic_agent import (
     progress_of,
     verdict,
 )
+from llamaforge.worker.oom_kills import OomKills
 from llamaforge.worker.rank_outputs import RankOutputs
 from llamaforge.worker.store_client import NoStore, StoreClient
 from llamaforge.worker.store_probe import Kind, Sighting, look
@@ -162,6 +163,8 @@ class Visit:
         self._exports = exports or {}
         self._look = _look_with(settings)
         self._folder: Path | None = None
+        self.attended = 0
+        """Jobs that it has taken part in."""
 
     @property
     def running(self) -> bool:
@@ -216,6 +219,7 @@ class Visit:
 
     async def _attend(self, seat: Seat) -> None:
         """Runs the agent beside a guard that ends it when the coordinator is gone."""
+        self.attended += 1
         output = await RankOutputs.open(seat.folder, self._settings.nproc_per_node, self._printed)
         agent = await Agent.start(
             command(self._settings, seat),
@@ -223,6 +227,7 @@ class Visit:
             folder=seat.folder,
             stop_seconds=self._settings.stop_seconds,
         )
+        oom_kills = OomKills()
         guard = asyncio.create_task(self._guard(agent))
         transcript = Transcript(lambda line: self._log.info("classic| %s", line))
         run = asyncio.create_task(agent.run(transcript))
@@ -239,7 +244,9 @@ class Visit:
             await output.close()
             transcript.end(explained=verdict(seat.folder) is not None)
         cause = None if guard.cancelled() or not guard.done() else guard.result()
-        await self._conclude(seat, code, cause or ending(code, agent.last_lines))
+        memory = oom_kills.why()
+        short = f"a rank was killed for want of memory: {memory}" if memory else ""
+        await self._conclude(seat, code, cause or short or ending(code, agent.last_lines))
 
     def _printed(self, local_rank: int, line: str) -> None:
         """One line of a rank's output goes to the log, with where the job is."""

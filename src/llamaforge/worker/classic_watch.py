@@ -27,6 +27,7 @@ class ClassicWatch:
     def __init__(self, configuration: Configuration, busy: BusyLock) -> None:
         self._configuration, self._busy = configuration, busy
         self._changed = asyncio.Event()
+        self._counted = 0
         self._waits = False
         """Whether a change waits for the end of a job."""
         self._visit: Visit | None = None
@@ -36,6 +37,11 @@ class ClassicWatch:
     def progress(self) -> Progress | None:
         """Where the running classic job is."""
         return self._visit.progress if self._visit else None
+
+    @property
+    def count(self) -> int:
+        """Classic jobs since the start."""
+        return self._counted + (self._visit.attended if self._visit else 0)
 
     def reconfigure(self) -> None:
         """The settings have changed: they hold for the next job."""
@@ -58,6 +64,7 @@ class ClassicWatch:
             await asyncio.Event().wait()
         from llamaforge.worker.classic import Visit, watch  # only workers set up for it pay
 
+        self._counted = self.count
         self._visit = Visit(settings, log, self._configuration.exports)
         await watch(settings, self._busy, log, self._visit)
 

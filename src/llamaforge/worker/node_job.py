@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,8 @@ from llamaforge.wire.messages import (
     StartRanks,
 )
 from llamaforge.worker.coordinator_http import CoordinatorHttp
-from llamaforge.worker.rank_runner import Rank, RankRunner
+from llamaforge.worker.oom_kills import OomKills
+from llamaforge.worker.rank_runner import Exit, Rank, RankRunner
 from llamaforge.worker.uploads import Uploads
 
 KILL_SECONDS = 5.0
@@ -76,6 +78,7 @@ class NodeJob:
         self._uploads = Uploads(order.job.id, order.generation, http, send)
         self._fetched: tuple[Entry, ...] = ()
         self._ranks: dict[int, Rank] = {}
+        self._oom_kills = OomKills()
         self._store_at: ranks.Rendezvous | None = None
         self._stopping = ""
         self._preparing: asyncio.Task[None] | None = None
@@ -244,9 +247,13 @@ class NodeJob:
 
     async def _wait(self, number: int, rank: Rank) -> None:
         end = await rank.wait()
+        memory = self._short_of_memory(end)
         how = end.code or end.signal or 0
         said = f"job {self.job_id}: rank {number} ended ({how})"
         log.info(said, extra=self.fields(rank=number))
+        if memory:
+            said = f"job {self.job_id}: rank {number} was killed for want of memory: {memory}"
+            log.error(said, extra=self.fields(rank=number))
         self._send(
             RankExited(
                 job_id=self.job_id,
@@ -256,8 +263,13 @@ class NodeJob:
                 signal=end.signal,
                 ordered=end.ordered,
                 last_lines=end.last_lines,
+                memory=memory,
             )
         )
+
+    def _short_of_memory(self, end: Exit) -> str:
+        killed = end.signal == signal.SIGKILL and not end.ordered
+        return self._oom_kills.why() if killed else ""
 
     def _opens_no_store(self) -> None:
         """Rank 0 hangs: all others would wait for ever."""

@@ -25,7 +25,7 @@ from llamaforge.worker.busy import BusyLock
 from llamaforge.worker.classic_watch import ClassicWatch
 from llamaforge.worker.configuration import Configuration
 from llamaforge.worker.fleet_jobs import FleetJobs
-from llamaforge.worker.link import find_coordinator
+from llamaforge.worker.link import find_coordinator, host_and_port
 from llamaforge.worker.memory import limit_memory, trim_memory
 from llamaforge.worker.peer_port import Figures, PeerPort
 from llamaforge.worker.progress_log import ProgressLog
@@ -267,7 +267,9 @@ class Supervisor:
         return (self._jobs.progress if self._jobs else None) or self._classic.progress
 
     def _coordinator_host(self) -> str | None:
-        """Where the coordinator is, as far as is known when the worker starts."""
+        """Where the coordinator is, as far as is known when the worker starts; needs no token."""
+        if self._settings.coordinator is not None:
+            return host_and_port(self._settings.coordinator)[0]
         try:
             return find_coordinator(self._settings).host
         except FleetError:
@@ -279,7 +281,7 @@ class Supervisor:
             connected=jobs.link.connected if jobs else False,
             busy=self._busy.holder or "",
             ranks=jobs.ranks if jobs else 0,
-            jobs=jobs.count if jobs else 0,
+            jobs=(jobs.count if jobs else 0) + self._classic.count,
             status=self.status,
             ready=not (self._trouble or self._leaving_because),
             job=progress.job if progress else "",
