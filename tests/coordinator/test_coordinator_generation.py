@@ -166,6 +166,16 @@ def test_a_broken_connection_never_hides_who_died(world: World, order: tuple[int
     assert "allocating" in outcome.reason
 
 
+def test_a_rank_that_the_kernel_killed_for_memory_says_whose_was_at_its_end(world: World) -> None:
+    world.run()
+    world.exit(3, code=None, signal=9, memory="its service reached MemoryMax=200M")
+    world.exit(0, 1, 2, code=None, signal=15, ordered=True)
+    outcome = world.outcome()
+    assert "rank 3 on b was killed by SIGKILL for want of memory" in outcome.reason
+    assert "MemoryMax=200M" in outcome.reason
+    assert "on b: sudo llamaforge worker install --memory" in outcome.hint
+
+
 def test_a_crash_names_its_exit_code(world: World) -> None:
     world.run()
     world.exit(1, code=3)

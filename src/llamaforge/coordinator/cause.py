@@ -81,20 +81,42 @@ def of_error(
 
 
 def of_exit(
-    node: str, rank: int, code: int | None, number: int | None, last_lines: tuple[str, ...]
+    node: str,
+    rank: int,
+    code: int | None,
+    number: int | None,
+    last_lines: tuple[str, ...],
+    *,
+    memory: str = "",
 ) -> Cause:
-    """The cause that lies in how a rank's process ended without saying anything."""
+    """The cause that lies in how a rank's process ended without saying anything.
+
+    Args:
+        node: where.
+        rank: which.
+        code: its exit code.
+        number: or the signal that killed it.
+        last_lines: of its output.
+        memory: whose memory was at its end, where the kernel killed it for that.
+    """
+    hint = ""
     if number is None:
         what = f"ended with exit code {code}"
     else:
         what = f"was killed by {_signal_name(number)}"
+    if memory:
+        what += f" for want of memory: {memory}"
+        hint = (
+            f"`llamaforge train --dry-run` says what the job needs; on {node}: "
+            "sudo llamaforge worker install --memory SIZE"
+        )
+    elif number == signal.SIGKILL:
+        hint = "was memory short? see `journalctl -k` on the node"
     return Cause(
         node=node,
         rank=rank,
         what=what,
-        hint="was memory short? see `journalctl -k` on the node"
-        if number == signal.SIGKILL
-        else "",
+        hint=hint,
         consequence=number == signal.SIGABRT,
         last_lines=last_lines,
         setback=Setback.ERROR if number is None else Setback.LOST,

@@ -182,7 +182,14 @@ class Generation:
             return
         if not self._add_lines(message) and self._unexplained(message):
             self._fail(
-                cause.of_exit(node, message.rank, message.code, message.signal, message.last_lines)
+                cause.of_exit(
+                    node,
+                    message.rank,
+                    message.code,
+                    message.signal,
+                    message.last_lines,
+                    memory=message.memory,
+                )
             )
         if not self._alive and self._finished is None and not self._causes and not self._busy:
             self._lacks_result()

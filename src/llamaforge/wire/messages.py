@@ -138,6 +138,8 @@ class RankExited(msgspec.Struct, frozen=True, kw_only=True, tag="rank_exited"):
     """True when it died of a signal that the worker had sent, or failed after one."""
     last_lines: tuple[str, ...] = ()
     """The end of its output, at most 20 lines."""
+    memory: str = ""
+    """Whose memory was at its end when the kernel killed the rank for want of it; else empty."""
 
 
 class Uploaded(msgspec.Struct, frozen=True, kw_only=True, tag="uploaded"):
