@@ -36,11 +36,11 @@ def test_each_word_is_one_datagram(manager: socket.socket) -> None:
     notify.status("waiting for\n10.0.0.1")
     notify.alive()
     notify.reloading()
-    notify.stopping()
+    notify.stopping(12.5)
     heard = [manager.recv(4096).decode() for _ in range(5)]
     assert heard[:3] == ["READY=1", "STATUS=waiting for 10.0.0.1", "WATCHDOG=1"]
     assert heard[3].startswith("RELOADING=1\nMONOTONIC_USEC=")
-    assert heard[4] == "STOPPING=1"
+    assert heard[4] == "STOPPING=1\nEXTEND_TIMEOUT_USEC=12500000"
 
 
 def test_a_name_in_the_abstract_namespace_is_reached() -> None:

@@ -96,7 +96,7 @@ def test_ready_status_watchdog_and_an_orderly_end(unit: Unit) -> None:
     unit.hear(lambda said: said == "WATCHDOG=1")
     assert unit.process is not None
     unit.process.send_signal(signal.SIGTERM)
-    unit.hear(lambda said: said == "STOPPING=1")
+    unit.hear(lambda said: said == "STOPPING=1\nEXTEND_TIMEOUT_USEC=80000000")
     assert unit.end()[0] == 0
     assert not (unit.runtime / "starts.json").exists()
 

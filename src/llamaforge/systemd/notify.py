@@ -62,9 +62,9 @@ class Notify:
         """The configuration is being read again; `ready` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(_MONOTONIC) // 1000}")
 
-    def stopping(self) -> None:
-        """The service has begun to end."""
-        self._send("STOPPING=1")
+    def stopping(self, seconds: float) -> None:
+        """The service has begun to end, and may take so long, whatever TimeoutStopSec= says."""
+        self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def _send(self, message: str) -> None:
         if not self._address:

@@ -34,6 +34,9 @@ from llamaforge.worker.restarts import WINDOW, Restarts
 
 BEAT_SECONDS = 1.0
 """Between two looks at what to tell: the status line, the watchdog, a wish to restart."""
+SPARE_SECONDS = 20.0
+"""What leaving may take beyond the time that ranks have for a checkpoint: ending those that did not
+leave, and telling the coordinator."""
 RESTART_WISH = "restart-when-idle"
 """A file in the runtime folder that an update leaves: an idle worker ends, to be started anew."""
 
@@ -195,7 +198,7 @@ class Supervisor:
         log.info("leaving: %s", why)
         self._leaving_because = self._leaving_because or why
         self._leaving.set()
-        self._notify.stopping()
+        self._notify.stopping(self._settings.stop_seconds + SPARE_SECONDS)
         self._notify.status(self.status)
 
     def _reload(self) -> None:
