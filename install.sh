@@ -107,6 +107,9 @@ choose_places() {
     command_folder=/usr/local/bin
   fi
   [[ $prefix == /* ]] || fail 2 "--prefix is $prefix" "give a path that begins with /"
+  [[ $user_mode == yes || $with_service == no || ! $prefix/ =~ ^/(home|root)/ ]] || fail 2 \
+    "--prefix is $prefix, and the service sees no home folder" \
+    "choose a folder elsewhere, or install with --user, or only the program with --no-service"
 }
 
 # ── the interpreter ───────────────────────────────────────────────────────────────────────────
@@ -386,7 +389,8 @@ other_sudo_folder() {
 # The versions that processes run: a worker that waits for its job to end still needs its own.
 versions_at_work() {
   local line
-  cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n' | while read -r line; do
+  # A process that ends meanwhile is no reason to fail.
+  { cat /proc/[0-9]*/cmdline 2>/dev/null || true; } | tr '\0' '\n' | while read -r line; do
     [[ $line != "$prefix"/versions/* ]] || echo "$prefix/versions/$(cut -d/ -f1 <<<"${line#"$prefix"/versions/}")"
   done | sort -u
 }
@@ -483,7 +487,9 @@ do_uninstall() {
       act rm "$folder/llamaforge"
     fi
   done
-  act rm -rf "$prefix"
+  # Only what this script made: --prefix may name a folder that holds other things, too.
+  act rm -rf "$prefix"/{libraries,versions,current,previous,current.new,previous.new,.lock}
+  [[ ! -d $prefix ]] || act rmdir --ignore-fail-on-non-empty "$prefix"
   say "Done: LlamaForge is removed."
 }
 

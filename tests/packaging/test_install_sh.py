@@ -40,6 +40,23 @@ def test_a_dry_run_says_everything_and_touches_nothing(tmp_path):
     assert not prefix.exists()
 
 
+def test_removing_takes_only_what_was_made_from_a_folder_that_holds_other_things(tmp_path):
+    done = script("--uninstall", "--dry-run", "--prefix", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    removed = [line for line in done.stdout.splitlines() if "'-rf'" in line]
+    assert removed
+    assert f"'{tmp_path}/versions'" in removed[0]
+    assert f"'{tmp_path}'" not in removed[0]
+
+
+def test_a_process_that_ends_while_they_are_listed_is_no_failure(tmp_path):
+    program(tmp_path, "cat", 'case "$1" in /proc/*) exit 1;; *) exec /bin/cat "$@";; esac')
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = script("--dry-run", "--torch", "cpu", "--prefix", str(tmp_path / "x"), PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert "Done:" in done.stdout
+
+
 def test_the_same_source_has_the_same_name_and_another_torch_other_libraries(tmp_path):
     def planned(torch: str, path: str = "") -> list[str]:
         environ = {"PATH": f"{path}:{os.environ['PATH']}"} if path else {}
@@ -76,6 +93,7 @@ def test_an_old_driver_is_refused_before_anything_is_downloaded(tmp_path):
         (("--torch",), "--torch needs a value"),
         (("--torch", "tpu"), "tpu"),
         (("--prefix", "here", "--dry-run"), "here"),
+        (("--prefix", "/home/me/x", "--dry-run"), "/home/me/x"),
         (("--purge",), "--uninstall --purge"),
         (("--rollback", "--dry-run", "--prefix", "/nowhere"), "/nowhere"),
         (("--dry-run", "--python", "/nowhere/python"), "/nowhere/python"),
