@@ -70,7 +70,11 @@ class Unit:
     def end(self) -> tuple[int, str]:
         """Exit code and standard error."""
         assert self.process is not None
-        _, said = self.process.communicate(timeout=30)
+        try:
+            _, said = self.process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # it says where it stands
+            raise AssertionError(self.process.communicate(timeout=30)[1]) from None
         return self.process.returncode, said
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llamaforge.spec.ranks import Progress
 from llamaforge.worker.busy import BusyLock
 from llamaforge.worker.configuration import Configuration
+from llamaforge.worker.ending import end
 
 if TYPE_CHECKING:
     from llamaforge.worker.classic import Visit
@@ -55,8 +56,7 @@ class ClassicWatch:
             try:
                 await self._until_changed(watching)
             finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                await end(watching, gently=self._visit is not None and self._visit.running)
 
     async def _watch(self) -> None:
         settings = self._configuration.settings

@@ -24,6 +24,7 @@ from llamaforge.worker import facts, self_check, status
 from llamaforge.worker.busy import BusyLock
 from llamaforge.worker.classic_watch import ClassicWatch
 from llamaforge.worker.configuration import Configuration
+from llamaforge.worker.ending import end
 from llamaforge.worker.fleet_jobs import FleetJobs
 from llamaforge.worker.link import find_coordinator, host_and_port
 from llamaforge.worker.memory import limit_memory, trim_memory
@@ -125,8 +126,7 @@ class Supervisor:
             if not self._leaving.is_set():
                 await self._work(jobs)
         finally:
-            heart.cancel()
-            await asyncio.gather(heart, return_exceptions=True)
+            await end(heart)
 
     async def _work(self, jobs: FleetJobs) -> None:
         """Runs the parts until a signal; a part that breaks ends the worker."""
@@ -137,9 +137,8 @@ class Supervisor:
         }
         done, pending = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         await jobs.leave(self._hurry)
-        for part in pending:
-            part.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        in_a_job = self._busy.holder is not None
+        await asyncio.gather(*(end(part, gently=in_a_job) for part in pending))
         for part in done:
             part.result()
 
