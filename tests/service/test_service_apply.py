@@ -111,6 +111,7 @@ def test_an_error_leaves_nothing_half_done(machine, broken):
 
 def test_an_error_on_an_update_restores_what_was_there(machine):
     install(machine, memory="8G", nice="3")
+    machine.at(DROPIN).chmod(0o640)
     before = machine.everything()
     machine.fails = {"daemon-reload"}
     with pytest.raises(LlamaForgeError):

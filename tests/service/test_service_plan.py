@@ -8,7 +8,7 @@ from fake_machine import FACTS
 from llamaforge.errors import UserError
 from llamaforge.service.dropin import quoted
 from llamaforge.service.gates import version_in
-from llamaforge.service.places import in_home, on_machine
+from llamaforge.service.places import in_home, on_machine, program_of
 from llamaforge.service.plan import Facts, File, Plan, make
 from llamaforge.service.request import Request, merged
 from llamaforge.spec import settings_file
@@ -164,6 +164,23 @@ def test_a_service_of_ones_own_stays_in_the_home():
     assert all("--user" in c.words or c.words[0] == "loginctl" for c in plan.commands)
     with pytest.raises(UserError, match="runs as you"):
         make(Request(user="b"), FACTS, places)
+
+
+def test_a_program_that_stands_elsewhere_is_the_one_that_is_started():
+    assert not any(line.startswith("ExecStart") for line in dropin(memory="2G"))
+    elsewhere = on_machine("/srv/a b/current")
+    lines = files(make(Request(), FACTS, elsewhere))[DROPIN].content.splitlines()
+    assert lines[-2:] == ["ExecStart=", 'ExecStart="/srv/a b/current/bin/llamaforge" worker run']
+    own = in_home({"XDG_DATA_HOME": "/home/a/data"}, "/home/a")
+    made = "".join(file.content for file in make(Request(), FACTS, own).files)
+    assert "\nExecStart=/home/a/data/llamaforge/current/bin/llamaforge worker run\n" in made
+
+
+def test_a_version_of_install_sh_is_told_from_other_environments(tmp_path):
+    assert program_of(str(tmp_path / "versions/0.1")) == ""
+    (tmp_path / "current").symlink_to("versions/0.1")
+    assert program_of(str(tmp_path / "versions/0.1")) == str(tmp_path / "current")
+    assert program_of(str(tmp_path / ".venv")) == ""
 
 
 def test_asked_again_only_what_is_given_changes():

@@ -89,8 +89,8 @@ def command(**options: Any) -> None:
             "installing a service of the machine needs root",
             hint="run: sudo llamaforge worker install …   (--dry-run shows what it would do)",
         )
-    home = str(Path.home())
-    where = places.in_home(os.environ, home) if lingering else places.on_machine()
+    home, program = str(Path.home()), places.program_of(sys.prefix)
+    where = places.in_home(os.environ, home, program) if lingering else places.on_machine(program)
     act = _uninstall if options["uninstall"] else _install
     act(options, where, Machine())
 

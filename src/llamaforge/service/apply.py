@@ -164,23 +164,24 @@ def _carry_out(step: Step, machine: Machine, undo: list[Callable[[], object]]) -
         path = step.path + (ASIDE if step.act is Act.ASIDE else "")
         folders = machine.make_folders(str(PurePosixPath(path).parent))
         undo.extend(_removals(machine, folders))
-        undo.append(_restore(machine, path, step.file.mode))
+        undo.append(_restore(machine, path))
         machine.write(path, step.file.content, step.file.mode)
     elif step.act is Act.REMOVE and step.before is not None:
-        undo.append(_restore(machine, step.path, machine.at(step.path).stat().st_mode & 0o777))
+        undo.append(_restore(machine, step.path))
         machine.remove(step.path)
     merged = step.act in (Act.SAME, Act.WRITE, Act.REMOVE)
     if merged and machine.read(step.path + ASIDE) is not None:
-        undo.append(_restore(machine, step.path + ASIDE, 0o600))
+        undo.append(_restore(machine, step.path + ASIDE))
         machine.remove(step.path + ASIDE)
     return folders
 
 
-def _restore(machine: Machine, path: str, mode: int) -> Callable[[], object]:
+def _restore(machine: Machine, path: str) -> Callable[[], object]:
+    """What puts a file back as it is now, with its mode."""
     before = machine.read(path)
     if before is None:
         return lambda: machine.remove(path)
-    text = before
+    text, mode = before, machine.at(path).stat().st_mode & 0o777
     return lambda: machine.write(path, text, mode)
 
 

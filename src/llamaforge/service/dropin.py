@@ -19,7 +19,14 @@ HIDDEN = ("/home", "/root", "/run/user")
 """What ProtectHome= hides."""
 
 
-def render(request: Request, *, group: str, device_groups: tuple[str, ...], lingering: bool) -> str:
+def render(
+    request: Request,
+    *,
+    group: str,
+    device_groups: tuple[str, ...],
+    lingering: bool,
+    program: str = "",
+) -> str:
     """The text of the drop-in.
 
     Args:
@@ -27,13 +34,14 @@ def render(request: Request, *, group: str, device_groups: tuple[str, ...], ling
         group: of `request.user`, when that is a person.
         device_groups: groups on this machine that own GPUs; naming a missing one fails a unit.
         lingering: for a person's own service, which has neither user nor groups.
+        program: the environment to run from, where it is not the packaged unit's.
 
     Returns:
         "" where the packaged unit is right as it is.
     """
     paths = needed_paths(request)
     unit = ["# Network mounts first.", "After=remote-fs.target"] if paths and not lingering else []
-    lines = [*_limits(request), *_placement(request), *_program(request)]
+    lines = [*_limits(request), *_placement(request), *_program(request, program)]
     if not lingering:
         lines = [*_account(request, group, device_groups), *_files(paths), *lines]
     if not lines:
@@ -92,7 +100,7 @@ def _placement(request: Request) -> Iterator[str]:
         yield f"NUMAMask={request.numa_node}"
 
 
-def _program(request: Request) -> Iterator[str]:
+def _program(request: Request, program: str) -> Iterator[str]:
     if request.workdir:
         yield f"WorkingDirectory={escaped(request.workdir)}"
     if request.exec:
@@ -101,6 +109,10 @@ def _program(request: Request) -> Iterator[str]:
         yield "ExecReload="
         yield "ExecStart="
         yield f"ExecStart={escaped(request.exec)}"
+    elif program:
+        yield "# The program was installed elsewhere than the packaged unit thinks."
+        yield "ExecStart="
+        yield f"ExecStart={quoted(program + '/bin/llamaforge')} worker run"
 
 
 def escaped(text: str) -> str:

@@ -7,7 +7,7 @@ person chose stands in /etc, so that `systemctl cat` shows both apart.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath as Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -35,12 +35,35 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     """What was installed, and with which options."""
     program: str
     """The environment's link to the version in use."""
+    packaged_program: str
+    """The same where the packaged unit looks for it."""
     own: tuple[str, ...]
     """Folders that only the service fills; `--purge` removes them."""
 
+    @property
+    def manager(self) -> tuple[str, ...]:
+        """How a command line begins that speaks to the service's manager."""
+        return ("systemctl", "--user") if self.lingering else ("systemctl",)
 
-def on_machine() -> Places:
-    """The service of a whole machine."""
+
+def program_of(environment: str) -> str:
+    """The link to the version in use, where an environment is one of several versions; else "".
+
+    Args:
+        environment: `sys.prefix`: with install.sh, `PREFIX/versions/NAME`.
+    """
+    versions = Path(environment).parent
+    link = versions.parent / "current"
+    return str(link) if versions.name == "versions" and link.is_symlink() else ""
+
+
+def on_machine(program: str = "") -> Places:
+    """The service of a whole machine.
+
+    Args:
+        program: the link to the version in use, where it is not the usual one.
+    """
+    usual = "/opt/llamaforge/current"
     return Places(
         lingering=False,
         units="/usr/local/lib/systemd/system",
@@ -50,7 +73,8 @@ def on_machine() -> Places:
         token="/etc/llamaforge/token",
         mail_settings="/etc/llamaforge/mail.conf",
         manifest="/var/lib/llamaforge-install/manifest.json",
-        program="/opt/llamaforge/current",
+        program=program or usual,
+        packaged_program=usual,
         own=(
             "/etc/llamaforge",
             "/var/lib/llamaforge",
@@ -61,17 +85,18 @@ def on_machine() -> Places:
     )
 
 
-def in_home(environ: Mapping[str, str], home: str) -> Places:
+def in_home(environ: Mapping[str, str], home: str, program: str = "") -> Places:
     """The service of one person.
 
     Args:
         environ: the XDG variables say where a person's folders are.
         home: the person's home.
+        program: the link to the version in use, where it is not the usual one.
     """
-    settings = Path(environ.get("XDG_CONFIG_HOME") or f"{home}/.config")
-    state = Path(environ.get("XDG_STATE_HOME") or f"{home}/.local/state")
-    data = Path(environ.get("XDG_DATA_HOME") or f"{home}/.local/share")
-    cache = Path(environ.get("XDG_CACHE_HOME") or f"{home}/.cache")
+    settings = PurePosixPath(environ.get("XDG_CONFIG_HOME") or f"{home}/.config")
+    state = PurePosixPath(environ.get("XDG_STATE_HOME") or f"{home}/.local/state")
+    data = PurePosixPath(environ.get("XDG_DATA_HOME") or f"{home}/.local/share")
+    cache = PurePosixPath(environ.get("XDG_CACHE_HOME") or f"{home}/.cache")
     own = settings / "llamaforge"
     return Places(
         lingering=True,
@@ -82,6 +107,7 @@ def in_home(environ: Mapping[str, str], home: str) -> Places:
         token=str(own / "token"),
         mail_settings=str(own / "mail.conf"),
         manifest=str(state / "llamaforge-install/manifest.json"),
-        program=str(data / "llamaforge/current"),
+        program=program or str(data / "llamaforge/current"),
+        packaged_program=f"{home}/.local/share/llamaforge/current",
         own=(str(own), str(state / "llamaforge"), str(cache / "llamaforge")),
     )

@@ -138,6 +138,7 @@ def _chosen(request: Request, facts: Facts, places: Places, token: str | None) -
         group=facts.user_group,
         device_groups=facts.device_groups,
         lingering=places.lingering,
+        program="" if places.program == places.packaged_program else places.program,
     )
     if dropin:
         yield File(path=f"{places.dropins}/50-install.conf", content=dropin)
@@ -161,7 +162,6 @@ def _mail_files(address: str, places: Places) -> Iterator[File]:
 
 
 def _commands(places: Places, facts: Facts) -> Iterator[Command]:
-    manager = ("systemctl", "--user") if places.lingering else ("systemctl",)
     if places.lingering and not facts.lingers:
         yield Command(
             words=("loginctl", "enable-linger", facts.person),
@@ -171,6 +171,6 @@ def _commands(places: Places, facts: Facts) -> Iterator[Command]:
     if not places.lingering:
         yield Command(words=("systemd-sysusers", SYSUSERS), needs_systemd=False)
         yield Command(words=("systemd-tmpfiles", "--create", TMPFILES), needs_systemd=False)
-    yield Command(words=(*manager, "daemon-reload"))
+    yield Command(words=(*places.manager, "daemon-reload"))
     # Without a running systemd this makes the link for the next boot.
-    yield Command(words=(*manager, "enable", "--quiet", UNIT), needs_systemd=False)
+    yield Command(words=(*places.manager, "enable", "--quiet", UNIT), needs_systemd=False)

@@ -76,7 +76,7 @@ def carry_out(removal: Removal, places: Places, machine: Machine, *, running: bo
     Raises:
         LlamaForgeError: the service could not be stopped; nothing was removed.
     """
-    manager = ("systemctl", "--user") if places.lingering else ("systemctl",)
+    manager = places.manager
     if running:
         _stop(machine, manager)
     machine.ask(*manager, "disable", "--quiet", UNIT)

@@ -64,8 +64,7 @@ def decide(running: Running, *, changed: bool, now: bool) -> tuple[Turn, str]:
 
 def look(machine: Machine, places: Places) -> Running:
     """What the service does, from systemd and /proc."""
-    manager = ("systemctl", "--user") if places.lingering else ("systemctl",)
-    said = machine.ask(*manager, "show", UNIT, "--property=ActiveState,MainPID").stdout
+    said = machine.ask(*places.manager, "show", UNIT, "--property=ActiveState,MainPID").stdout
     state = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     if state.get("ActiveState") not in ("active", "reloading") or state.get("MainPID") == "0":
         return Running(active=False)
@@ -96,7 +95,7 @@ def carry_out(turn: Turn, places: Places, machine: Machine) -> None:
     Raises:
         LlamaForgeError: the service did not start.
     """
-    manager = ("systemctl", "--user") if places.lingering else ("systemctl",)
+    manager = places.manager
     if turn is Turn.WHEN_IDLE:
         machine.write(_wish(places, machine), "", 0o644)
     elif turn is not Turn.NOTHING:
