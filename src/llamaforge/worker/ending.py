@@ -8,11 +8,12 @@ whoever waited for its end waited for ever.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 AGAIN_SECONDS = 1.0
 
 
-async def end(task: asyncio.Future[None], *, gently: bool = False) -> None:
+async def end(task: asyncio.Future[Any], *, gently: bool = False) -> None:
     """Cancels a task and waits for its end; whatever it raises is its own affair.
 
     Args:

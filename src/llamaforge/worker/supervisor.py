@@ -130,15 +130,16 @@ class Supervisor:
 
     async def _work(self, jobs: FleetJobs) -> None:
         """Runs the parts until a signal; a part that breaks ends the worker."""
+        classic = asyncio.ensure_future(self._classic.run())
         parts = {
+            classic,
             asyncio.ensure_future(jobs.link.run()),
-            asyncio.ensure_future(self._classic.run()),
             asyncio.ensure_future(self._leaving.wait()),
         }
         done, pending = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         await jobs.leave(self._hurry)
-        in_a_job = self._busy.holder is not None
-        await asyncio.gather(*(end(part, gently=in_a_job) for part in pending))
+        in_a_job = self._busy.holder is not None  # a classic one: it saves while it is ended
+        await asyncio.gather(*(end(p, gently=in_a_job and p is classic) for p in pending))
         for part in done:
             part.result()
 
