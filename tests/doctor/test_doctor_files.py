@@ -27,7 +27,6 @@ from llamaforge.doctor.checks import (
 from llamaforge.doctor.finding import Severity
 from llamaforge.doctor.machine import Machine
 from llamaforge.doctor.subject import Subject
-from llamaforge.doctor.unit import UNIT
 
 ALL = (
     *(working_directory, paths, python, libraries, ownership, secrets, program, command),
@@ -94,6 +93,12 @@ def test_the_old_name_of_the_cache_is_a_note(machine: FakeMachine) -> None:
     machine.stat("/mnt/models", FOLDER)
     (found,) = machine.look(paths.CHECK)
     assert (found.severity, found.about) == (Severity.NOTE, "TRANSFORMERS_CACHE")
+    assert "systemctl edit" in found.fix[0]
+    machine.unit()
+    machine.settings("export TRANSFORMERS_CACHE=/mnt/models")
+    (found,) = machine.look(paths.CHECK)
+    rename = "sed -i s/TRANSFORMERS_CACHE/HF_HUB_CACHE/ /etc/llamaforge/worker.conf"
+    assert found.fix == (rename,)
 
 
 def test_a_path_on_a_mount_that_hangs_is_left_to_lf110(machine: FakeMachine) -> None:
@@ -246,6 +251,14 @@ def test_a_disk_that_is_full(machine: FakeMachine, blocks: int, severity: Severi
     assert found.fix[0] == f"find {cache} -xdev -type f -atime +7 -delete"
 
 
+def test_nothing_of_a_models_cache_is_to_be_deleted(machine: FakeMachine) -> None:
+    machine.settings("HF_HOME=/mnt/cache")
+    machine.says("stat -f -c %S %a %b %d %c -- /mnt/cache", "4096 100 9999999 5000 9000\n")
+    (found,) = machine.look(disk.CHECK)
+    assert found.about == "/mnt/cache"
+    assert not any("delete" in line for line in found.fix)
+
+
 def test_a_disk_without_inodes(machine: FakeMachine) -> None:
     machine.says("stat -f -c %S %a %b %d %c -- /var/log", "4096 99999999 99999999 7 9000\n")
     (found,) = machine.look(disk.CHECK)
@@ -318,11 +331,11 @@ def test_nobody_to_work_for_is_a_note(machine: FakeMachine) -> None:
 
 def test_flag_over_environment_over_file(machine: FakeMachine) -> None:
     machine.settings("MASTER_ADDR=file", "MASTER_PORT=1", "NODE_RANK=1", "export X=y")
-    machine.write("/etc/more.env", "MASTER_PORT='2'\n# no\n")
+    machine.write("/etc/more.env", "MASTER_PORT='2'\n# no\nHF_HOME='/a b'\n")
     exec_start = f"{{ path=/x ; argv[]={PROGRAM} worker run --node-rank 3 ; ignore_errors=no ; }}"
     machine.unit(
         ExecStart=exec_start,
-        Environment='MASTER_ADDR=unit "HF_HOME=/a b"',
+        Environment='MASTER_ADDR=unit "HF_HOME=/c d"',
         EnvironmentFiles="/etc/more.env (ignore_errors=yes)",
     )
     subject = Subject(machine, (), {"MASTER_ADDR": "shell", "HF_HOME": "/shell"})
@@ -350,7 +363,7 @@ def test_a_setting_is_changed_where_it_stands(machine: FakeMachine) -> None:
     subject = Subject(machine, (), {})
     changed = {
         "MASTER_ADDR": "sed -i 's|\\bMASTER_ADDR=.*|MASTER_ADDR=x|' /etc/llamaforge/worker.conf",
-        "NODE_RANK": f"systemctl edit {UNIT}  # Environment=NODE_RANK=x",
+        "NODE_RANK": "systemctl edit llamaforge-worker  # Environment=NODE_RANK=x",
         "HF_HOME": "echo HF_HOME=x | sudo tee -a /etc/llamaforge/worker.conf",
         "GLOO_SOCKET_IFNAME": "echo 'export GLOO_SOCKET_IFNAME=x' | "
         "sudo tee -a /etc/llamaforge/worker.conf",

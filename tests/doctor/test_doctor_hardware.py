@@ -42,7 +42,7 @@ def test_kills_in_the_units_cgroup(machine: FakeMachine, file: str) -> None:
     (found,) = machine.look(memory.CHECK)
     assert (found.severity, found.about) == (Severity.ERROR, UNIT)
     assert "(2 times): they reached its MemoryMax=4.0 GiB" in found.seen
-    assert found.fix[0] == f"systemctl set-property {UNIT} MemoryMax=8192M"
+    assert found.fix[0] == "systemctl set-property llamaforge-worker MemoryMax=8192M"
 
 
 def test_kills_in_the_logs(machine: FakeMachine) -> None:

@@ -51,13 +51,13 @@ def test_a_service_that_is_well_has_no_findings(machine: FakeMachine) -> None:
             {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "203"},
             Severity.ERROR,
             "has failed; exit status 203: the program of ExecStart can't be started",
-            f"systemctl reset-failed {UNIT}",
+            "systemctl reset-failed llamaforge-worker",
         ),
         (
             {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78"},
             Severity.ERROR,
             "a restart can't help",
-            f"systemctl reset-failed {UNIT}",
+            "systemctl reset-failed llamaforge-worker",
         ),
         (
             {"ActiveState": "activating", "SubState": "auto-restart", "NRestarts": "9"},
@@ -223,5 +223,11 @@ def test_a_user_service_without_lingering(machine: FakeMachine) -> None:
     machine.unit(LoadState="not-found")
     (found,) = machine.look(lingering.CHECK)
     assert found.fix == ("loginctl enable-linger ann",)
+    failed = own._replace(out=f"{own.out}\nActiveState=failed\nNeedDaemonReload=yes")
+    machine.commands[f"systemctl --user show {UNIT}"] = failed
+    lines = [line for finding in machine.look(service.CHECK) for line in finding.fix]
+    assert "systemctl --user reset-failed llamaforge-worker" in lines
+    assert not any("sudo" in line for line in lines)
+    machine.commands[f"systemctl --user show {UNIT}"] = own
     machine.write("/var/lib/systemd/linger/ann", "")
     assert machine.look(lingering.CHECK) == []

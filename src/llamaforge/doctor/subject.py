@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llamaforge.doctor.contact import Contact
-from llamaforge.doctor.machine import CantLook, Machine
+from llamaforge.doctor.machine import CantLook, Done, Machine
 from llamaforge.doctor.packet_filter import Network
 from llamaforge.doctor.unit import Unit, find
 from llamaforge.errors import SpecError
@@ -83,16 +83,19 @@ class Subject:
         return host._replace(port=PEER_PORT)
 
     def _collect(self, environ: Mapping[str, str]) -> None:
-        """Flag over environment over file, as the worker itself does it."""
+        """Flag over environment over file, as the worker itself does it.
+
+        In systemd's own order: EnvironmentFile= goes before Environment= (systemd.exec(5)).
+        """
         unit = self.unit
         flags = _flags(unit.argv)
         own = unit.environment if unit.installed else _ours(environ)
         self.config = flags.get("config") or own.get("LLAMAFORGE_CONFIG") or settings_file.PATH
         if unit.installed or "LLAMAFORGE_CONFIG" in own:
             self._add(self._from_file(), self.config)
+        self._add(own, f"Environment= of {unit.name}" if unit.installed else "the environment")
         for path in unit.environment_files:
             self._add(_lines(self._text(path)), path)
-        self._add(own, f"Environment= of {unit.name}" if unit.installed else "the environment")
         names = variables(WorkerSettings)
         self._add({names[k]: v for k, v in flags.items() if k in names}, "ExecStart")
 
@@ -137,7 +140,7 @@ class Subject:
             exported = "" if variable in variables(WorkerSettings).values() else "export "
             return f"echo {shlex.quote(exported + line)} | sudo tee -a {file}"
         if self.unit.installed:
-            return f"sudo systemctl edit {self.unit.name}  # Environment={line}"
+            return self.unit.systemctl("edit", f" # Environment={line}")
         return f"export {line}"
 
     @property
@@ -267,7 +270,7 @@ def route(machine: Machine, address: str) -> dict[str, Any]:
     return found[0] if found else {}
 
 
-def _json(done: Any) -> list[dict[str, Any]]:
+def _json(done: Done) -> list[dict[str, Any]]:
     try:
         return list(json.loads(done.out)) if done.code == 0 else []
     except ValueError:

@@ -99,16 +99,25 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
             return []
         return [f"{base}/{word.partition(':')[0]}" for word in self[f"{kind}Directory"].split()]
 
-    def systemctl(self, *words: str) -> str:
-        """A command line for people that speaks to the right manager about this unit."""
-        lead = "systemctl --user" if self.manager == "user" else "sudo systemctl"
-        return " ".join([lead, *words, self.name.removesuffix(".service")])
+    @property
+    def control(self) -> str:
+        """How a command line for people begins that speaks to this unit's manager."""
+        return "systemctl --user" if self.manager == "user" else "sudo systemctl"
+
+    def systemctl(self, verb: str, *more: str) -> str:
+        """A command line for people about this unit."""
+        return " ".join([self.control, verb, self.name.removesuffix(".service"), *more])
 
     def journal(self, *words: str) -> tuple[str, ...]:
         """The journalctl command line for this unit."""
         if self.manager == "user":
             return ("journalctl", "--user", "--user-unit", self.name, *words)
         return ("journalctl", "-u", self.name, *words)
+
+    def show_journal(self, *words: str) -> str:
+        """The same as a command line for people."""
+        lead = [] if self.manager == "user" else ["sudo"]
+        return " ".join([*lead, *self.journal(*words)])
 
 
 def split(text: str) -> list[str]:

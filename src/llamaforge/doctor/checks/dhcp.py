@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from llamaforge.doctor.check import Check
@@ -30,14 +31,17 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
 
 
 def _fix(machine: Machine, interface: str, info: dict[str, object]) -> list[str]:
-    """Keeps the address by the program that manages the interface."""
+    """Keeps the address by the program that manages the interface.
+
+    NetworkManager keeps it beside what DHCP gives: without DHCP the gateway would be gone, too.
+    """
     place = f"{info['local']}/{info['prefixlen']}"
     done = machine.run("nmcli", "-g", "GENERAL.CONNECTION", "device", "show", interface)
     if done.code == 0 and done.out.strip():
-        name = done.out.strip()
+        name = shlex.quote(done.out.strip())
         return [
-            f"sudo nmcli connection modify '{name}' ipv4.addresses {place} ipv4.method manual",
-            f"sudo nmcli connection up '{name}'",
+            f"sudo nmcli connection modify {name} +ipv4.addresses {place}",
+            f"sudo nmcli connection up {name}",
         ]
     return [f"sudo ip address change {place} dev {interface} valid_lft forever  # until a reboot"]
 

@@ -32,10 +32,11 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
         if space is None or (space.total, space.free) in seen or space.total == 0:
             continue
         seen.add((space.total, space.free))
-        yield from _judge(machine, folder, space)
+        yield from _judge(machine, folder, space, is_ours=folder in subject.cache_dirs)
 
 
-def _judge(machine: Machine, folder: str, space: Space) -> Iterator[Finding]:
+def _judge(machine: Machine, folder: str, space: Space, *, is_ours: bool) -> Iterator[Finding]:
+    """One file system. Only our own cache may be thinned out: a model's has links into itself."""
     where = shlex.quote(folder)
     if space.files and space.free_files < 1000:
         seen = f"the file system of {folder} has {space.free_files} of {space.files} inodes left"
@@ -45,7 +46,7 @@ def _judge(machine: Machine, folder: str, space: Space) -> Iterator[Finding]:
     used = machine.run("du", "-sxB1", folder, seconds=5).out.split()
     holds = f"; {folder} itself holds {_text(int(used[0]))}" if used and used[0].isdigit() else ""
     seen = f"{_text(space.free)} of {_text(space.total)} are free where {folder} is{holds}"
-    fix = (f"sudo find {where} -xdev -type f -atime +7 -delete",) if "cache" in folder else ()
+    fix = (f"sudo find {where} -xdev -type f -atime +7 -delete",) if is_ours else ()
     report = error if space.free < FULL else warning
     yield report(folder, seen, *fix, f"sudo du -xhd2 {where} | sort -h | tail")
 

@@ -44,7 +44,7 @@ def _cgroup(machine: Machine, subject: Subject) -> Iterator[Finding]:
         yield error(
             unit,
             seen,
-            f"sudo systemctl set-property {unit} MemoryMax={more}",
+            subject.unit.systemctl("set-property", f"MemoryMax={more}"),
             subject.unit.systemctl("restart"),
         )
     else:
@@ -80,7 +80,7 @@ def _logged(machine: Machine, subject: Subject) -> Iterator[Finding]:
         done = machine.run(*unit.journal(f"MESSAGE_ID={OOM_MESSAGE}", *lately))
         if count := len(_entries(done.out)):
             seen = f"systemd saw the OOM killer hit {unit.name} {count} times in the last day"
-            yield warning(unit.name, seen, " ".join(("sudo", *unit.journal("--since", "-24h"))))
+            yield warning(unit.name, seen, unit.show_journal("--since", "-24h"))
     done = machine.run("journalctl", "-k", *lately, seconds=8)
     killed = [text for text in _entries(done.out) if KILLED.search(text)]
     if killed:
@@ -111,7 +111,7 @@ def _free(machine: Machine, subject: Subject) -> Iterator[Finding]:
         yield warning(
             subject.unit.name,
             seen,
-            f"sudo systemctl set-property {subject.unit.name} MemoryMax=80%",
+            subject.unit.systemctl("set-property", "MemoryMax=80%"),
         )
     if left < LEAST:
         swap = known.get("SwapFree", 0)

@@ -61,10 +61,17 @@ def _hidden(subject: Subject, path: str, named_by: str) -> Iterator[Finding]:
 
 def _old_name(subject: Subject) -> Iterator[Finding]:
     if old := subject.get("TRANSFORMERS_CACHE"):
+        source = subject.sources["TRANSFORMERS_CACHE"]
+        fix = (
+            f"sudo sed -i s/TRANSFORMERS_CACHE/HF_HUB_CACHE/ {shlex.quote(source)}"
+            if source.startswith("/")
+            else subject.unit.systemctl("edit", f" # Environment=HF_HUB_CACHE={old}")
+        )
         yield note(
             "TRANSFORMERS_CACHE",
-            f"TRANSFORMERS_CACHE={old} is the name of an older time; the cache is set by HF_HOME",
-            f"sudo sed -i s/TRANSFORMERS_CACHE/HF_HOME/ {shlex.quote(subject.config)}",
+            f"TRANSFORMERS_CACHE={old} (in {source}) is the name of an older time; it is taken for "
+            "HF_HUB_CACHE",
+            fix,
         )
 
 

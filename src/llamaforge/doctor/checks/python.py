@@ -25,7 +25,7 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
         yield error(
             python,
             f"ExecStart of {subject.unit.name} names {python} without its folder",
-            f"sudo systemctl edit {subject.unit.name}",
+            subject.unit.systemctl("edit"),
         )
         return
     done = machine.run(python, "-I", "-c", _ASK, seconds=10)

@@ -42,7 +42,7 @@ def _silent(machine: Machine, subject: Subject, address: str) -> Finding:
         f"{address}:{port}",
         f"{unit.name} is active, but {_how(contacts[port])} at {address}:{port}",
         unit.systemctl("restart"),
-        " ".join(("sudo", *unit.journal("-n", "50"))),
+        unit.show_journal("-n", "50"),
     )
 
 

@@ -47,23 +47,23 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
 
 def _state(machine: Machine, unit: Unit) -> Iterator[Finding]:
     state, sub = unit["ActiveState"], unit["SubState"]
-    again = (f"sudo systemctl reset-failed {unit.name}", unit.systemctl("start"))
+    again = (unit.systemctl("reset-failed"), unit.systemctl("start"))
     if state == "failed":
         yield error(unit.name, f"{unit.name} has failed{_why(machine, unit)}", *again)
     elif sub == "auto-restart" or (state == "activating" and int(unit["NRestarts"] or 0) > 0):
         seen = (
             f"{unit.name} ends again and again ({unit['NRestarts']} restarts){_why(machine, unit)}"
         )
-        yield error(unit.name, seen, " ".join(("sudo", *unit.journal("-n", "50"))))
+        yield error(unit.name, seen, unit.show_journal("-n", "50"))
     elif state == "activating":
         said = f": {unit['StatusText']}" if unit["StatusText"] else ""
-        yield note(unit.name, f"{unit.name} is starting{said}", " ".join(unit.journal("-f")))
+        yield note(unit.name, f"{unit.name} is starting{said}", unit.show_journal("-f"))
     elif state in ("inactive", "deactivating"):
         seen = f"{unit.name} is stopped{_why(machine, unit) if unit['Result'] != 'success' else ''}"
         yield error(unit.name, seen, unit.systemctl("start"))
     elif int(unit["NRestarts"] or 0) >= MANY_RESTARTS:
         seen = f"{unit.name} runs now, after {unit['NRestarts']} restarts{_why(machine, unit)}"
-        yield warning(unit.name, seen, " ".join(("sudo", *unit.journal("-n", "50"))))
+        yield warning(unit.name, seen, unit.show_journal("-n", "50"))
 
 
 def _kept(unit: Unit) -> Iterator[Finding]:
@@ -73,7 +73,7 @@ def _kept(unit: Unit) -> Iterator[Finding]:
         yield warning(unit.name, seen, unit.systemctl("enable"))
     if unit["NeedDaemonReload"] == "yes":
         seen = f"the files of {unit.name} have changed since systemd read them"
-        yield warning(unit.name, seen, "sudo systemctl daemon-reload", unit.systemctl("restart"))
+        yield warning(unit.name, seen, f"{unit.control} daemon-reload", unit.systemctl("restart"))
 
 
 def _why(machine: Machine, unit: Unit) -> str:

@@ -32,7 +32,7 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
         yield error(
             folder,
             f"WorkingDirectory={folder} of {unit.name} is a {status.kind}, not a folder",
-            f"sudo systemctl edit {unit.name}",
+            unit.systemctl("edit"),
         )
 
 
