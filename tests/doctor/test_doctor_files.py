@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from doctor.fake_machine import FOLDER, PROGRAM, PYTHON, FakeMachine, fixes
 from llamaforge.doctor.checks import (
@@ -293,14 +291,6 @@ def test_a_mount_of_fstab_that_is_not_there(machine: FakeMachine) -> None:
     )
     (found,) = machine.look(mounts.CHECK)
     assert (found.about, found.fix) == ("/mnt/b", ("mount /mnt/b",))
-
-
-@given(st.text(st.characters(codec="ascii", exclude_characters="\0\n/"), min_size=1))
-def test_names_of_mounts_are_read_as_the_kernel_writes_them(name: str) -> None:
-    escaped = "".join(f"\\{ord(c):03o}" if c in " \t\\#\r\v\f" or ord(c) < 32 else c for c in name)
-    text = f"36 35 0:40 / /mnt/{escaped} rw - nfs srv:/x rw"
-    (found,) = mounts.mounts(text)
-    assert found == mounts.Mount(f"/mnt/{name}", "nfs", "srv:/x")
 
 
 # ── LF111 and the settings as the service sees them ───────────────────────────────────────────

@@ -15,11 +15,12 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from llamaforge.spec import mounts
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.worker import facts
 
@@ -143,27 +144,15 @@ def _readable(folder: str, setting: str) -> Trouble | None:
     return None
 
 
-def mount_of(path: str, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The mount that a path is on, as `TYPE SOURCE`; asks the kernel's table, never the mount.
+def mount_of(path: str, table: Path = Path(mounts.TABLE)) -> str:
+    """The mount that a path is on, as `TYPE SOURCE on POINT`; "" for what is no path.
 
     Args:
-        path: an absolute path; anything else has none.
-        mounts: the table; see proc(5).
+        path: an absolute path.
+        table: the kernel's.
     """
-    best, said = "", ""
-    for point, kind, source in _mounts(mounts.read_text(errors="replace")):
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, said = point, f"{kind} {source} on {point}"
-    return said
-
-
-def _mounts(table: str) -> Iterator[tuple[str, str, str]]:
-    for line in table.splitlines():
-        before, _, after = line.partition(" - ")
-        fields, tail = before.split(), after.split()
-        if len(fields) > 4 and len(tail) > 1:
-            yield fields[4].replace("\\040", " "), tail[0], tail[1]
+    found = mounts.holding(path, mounts.read(table.read_text(encoding="utf-8", errors="replace")))
+    return f"{found.kind} {found.source} on {found.point}" if found else ""
 
 
 def _user() -> str:

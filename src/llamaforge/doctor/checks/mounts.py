@@ -6,15 +6,14 @@ tried by a child process that is killed when it does not answer.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, error, warning
 from llamaforge.doctor.machine import Hung, Machine
 from llamaforge.doctor.subject import Subject
+from llamaforge.spec.mounts import TABLE, Mount, read, unescaped
 
 NETWORK = (
     "nfs",
@@ -31,17 +30,9 @@ NETWORK = (
 )
 
 
-class Mount(NamedTuple):
-    """A mounted file system, or one that should be."""
-
-    point: str
-    kind: str
-    source: str
-
-
 def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
     """Asks each network mount for its free space."""
-    mounted = mounts(machine.read("/proc/self/mountinfo") or "")
+    mounted = read(machine.read(TABLE) or "")
     for mount in mounted:
         if is_remote(mount.kind):
             yield from _answers(machine, subject, mount)
@@ -81,30 +72,14 @@ def is_remote(kind: str) -> bool:
     return kind in NETWORK or kind in ("fuse", "fuseblk") or kind.startswith("fuse.")
 
 
-def mounts(mountinfo: str) -> list[Mount]:
-    """Reads /proc/self/mountinfo (proc_pid_mountinfo(5))."""
-    found = []
-    for line in mountinfo.splitlines():
-        before, dash, after = line.partition(" - ")
-        if dash and len(before.split()) >= 5 and len(after.split()) >= 2:
-            kind, source = after.split()[:2]
-            found.append(Mount(_unescaped(before.split()[4]), kind, _unescaped(source)))
-    return found
-
-
 def fstab(text: str) -> list[Mount]:
     """The network file systems of /etc/fstab that are mounted at boot."""
     rows = [line.split() for line in text.splitlines() if not line.lstrip().startswith("#")]
     return [
-        Mount(_unescaped(row[1]), row[2], _unescaped(row[0]))
+        Mount(unescaped(row[1]), row[2], unescaped(row[0]))
         for row in rows
         if len(row) >= 4 and is_remote(row[2]) and "noauto" not in row[3].split(",")
     ]
-
-
-def _unescaped(text: str) -> str:
-    r"""Blanks and such stand as \040 in both files."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 
 CHECK = Check(
