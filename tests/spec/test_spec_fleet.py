@@ -12,6 +12,7 @@ from llamaforge.spec.fleet import (
     CoordinatorSettings,
     WorkerSettings,
     coordinator_settings,
+    host_and_port,
     variables,
     worker_settings,
 )
@@ -50,6 +51,8 @@ def test_torchruns_variables_are_understood() -> None:
         ("NODE_RANK", "-1"),
         ("LLAMAFORGE_NODE_NAME", "a b"),
         ("LLAMAFORGE_STOP_SECONDS", "soon"),
+        ("MASTER_ADDR", "a..b"),
+        ("MASTER_ADDR", "10.0.0.300"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable(variable: str, value: str) -> None:
@@ -59,9 +62,30 @@ def test_a_bad_value_is_named_with_its_variable(variable: str, value: str) -> No
     assert error.value.hint
 
 
+@pytest.mark.parametrize("text", ["a:b", "a..b", ":1", "a:99999", "a b:1", "[::1]x:1:2", "a:1:2"])
+def test_a_coordinator_that_can_not_be_one_is_refused_when_it_is_read(text: str) -> None:
+    with pytest.raises(SpecError, match="LLAMAFORGE_COORDINATOR") as error:
+        worker_settings({}, {"LLAMAFORGE_COORDINATOR": text})
+    assert "HOST:PORT" in error.value.hint
+
+
 def test_a_bad_flag_is_named_as_a_flag() -> None:
     with pytest.raises(SpecError, match="--peer-port is 70000"):
         worker_settings({"peer_port": 70000}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("a", "a", 29400), ("a:1", "a", 1), ("[::1]", "::1", 29400), ("[::1]:7", "::1", 7)],
+)
+def test_host_and_port(text: str, host: str, port: int) -> None:
+    assert host_and_port(text) == (host, port)
+
+
+@pytest.mark.parametrize("text", [":1", "a:b", "a:70000", ""])
+def test_a_bad_address_is_named(text: str) -> None:
+    with pytest.raises(SpecError, match="--coordinator"):
+        host_and_port(text)
 
 
 def test_a_node_rank_outside_the_world_is_refused() -> None:

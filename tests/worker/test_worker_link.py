@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from llamaforge.errors import FleetError, SpecError
+from llamaforge.errors import FleetError
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.wire import fleet_file
 from llamaforge.wire.fleet_file import FleetFile
 from llamaforge.wire.messages import Hello
 from llamaforge.worker import link
-from llamaforge.worker.link import Link, find_coordinator, host_and_port
+from llamaforge.worker.link import Link, find_coordinator
 
 
 def settings(root: Path, **fields: object) -> WorkerSettings:
@@ -52,20 +52,6 @@ def test_a_token_file_is_enough(tmp_path: Path) -> None:
 def test_no_token_is_said(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match="no token"):
         find_coordinator(settings(tmp_path, coordinator="10.0.0.1"))
-
-
-@pytest.mark.parametrize(
-    ("text", "host", "port"),
-    [("a", "a", 29400), ("a:1", "a", 1), ("[::1]", "::1", 29400), ("[::1]:7", "::1", 7)],
-)
-def test_host_and_port(text: str, host: str, port: int) -> None:
-    assert host_and_port(text) == (host, port)
-
-
-@pytest.mark.parametrize("text", [":1", "a:b", "a:70000", ""])
-def test_a_bad_address_is_named(text: str) -> None:
-    with pytest.raises(SpecError, match="--coordinator"):
-        host_and_port(text)
 
 
 async def test_a_coordinator_that_says_nothing_is_dialled_again(

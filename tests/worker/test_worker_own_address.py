@@ -20,3 +20,7 @@ def test_only_addresses_are_told_without_looking_up() -> None:
     assert not is_own_address("192.0.2.1")
     with pytest.raises(ValueError, match="localhost"):
         is_own_address("localhost")
+
+
+async def test_a_name_that_no_resolver_takes_may_be_here() -> None:
+    assert await is_here("a..b")

@@ -115,13 +115,21 @@ async def test_a_stranger_is_counted_each_time_and_logged_once_in_an_hour(
     guard.close()
 
 
-async def test_a_crowd_of_strangers_does_not_fill_the_memory(names: Names) -> None:
+async def test_a_crowd_of_strangers_fills_neither_the_memory_nor_the_journal(
+    names: Names, caplog: pytest.LogCaptureFixture
+) -> None:
     guard = names.guard()
     guard.learn()
     await guard.learned()
     for number in range(2000):
         guard.allows(f"198.18.{number // 256}.{number % 256}")
-    assert len(guard._said) == peer_guard.REMEMBERED
+    assert len(guard._said) == peer_guard.MOST_SAID + 1
+    assert len(caplog.messages) == peer_guard.MOST_SAID + 1
+    assert "only counted" in caplog.messages[-1]
+    assert guard.refused == 2000
+    names.now += 3601
+    guard.allows("198.18.9.9")
+    assert "198.18.9.9" in caplog.messages[-1]
     guard.close()
 
 
@@ -143,3 +151,4 @@ async def test_a_name_that_is_not_found_is_a_line_in_the_log(
     assert await look_up("127.0.0.9") == {canonical("127.0.0.9")}
     assert await look_up("does-not-exist.invalid") == set()
     assert "can't look up does-not-exist.invalid" in caplog.text
+    assert await look_up("a..b") == set(), "no resolver takes it, and Python raises UnicodeError"

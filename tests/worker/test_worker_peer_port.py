@@ -182,6 +182,35 @@ async def test_who_dawdles_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None
     await port.stop()
 
 
+async def test_what_is_not_http_leaves_no_traceback_in_the_journal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    port = PeerPort(settings(peer_port=0), lambda: FIGURES)
+    await port.start("192.0.2.1")
+    for nonsense in (b"\0" * 100 + b"\r\n\r\n", b"GET /health HTTP/1.1\r\n\r\n"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port.port)
+        writer.write(nonsense)
+        assert b"400" in await reader.readline()
+        writer.close()
+    await port.stop()
+    assert caplog.text == ""
+
+
+async def test_a_bug_in_an_answer_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Figures:
+        raise ZeroDivisionError
+
+    port = PeerPort(settings(peer_port=0), broken)
+    await port.start("192.0.2.1")
+    async with (
+        aiohttp.ClientSession(f"http://127.0.0.1:{port.port}") as http,
+        http.get("/health") as answer,
+    ):
+        assert answer.status == 500
+    await port.stop()
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_a_line_without_end_is_refused() -> None:
     port = PeerPort(settings(peer_port=0), lambda: FIGURES)
     await port.start(None)

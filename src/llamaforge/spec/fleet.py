@@ -6,6 +6,7 @@ unit file written for it works; the others begin with `LLAMAFORGE_`.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from msgspec import Meta
 
 from llamaforge import paths
 from llamaforge.errors import SpecError
-from llamaforge.spec.networks import parse_networks
+from llamaforge.spec.networks import is_host, parse_networks
 from llamaforge.spec.settings_file import SettingsFile
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -179,12 +180,31 @@ def worker_settings(
     }
     settings = _resolve(WorkerSettings, flags, environ, defaults, file)
     parse_networks(settings.allow, source="LLAMAFORGE_ALLOW")
+    if settings.master_addr is not None and not is_host(settings.master_addr):
+        raise SpecError(
+            f"MASTER_ADDR is {settings.master_addr!r}", hint="it is a host's name or IP address"
+        )
+    if settings.coordinator is not None:
+        host_and_port(settings.coordinator)
     if settings.master_addr is not None and settings.node_rank >= settings.world_size:
         raise SpecError(
             f"NODE_RANK is {settings.node_rank}, but WORLD_SIZE is {settings.world_size} nodes",
             hint="node ranks count from 0; a worker's is 1 to WORLD_SIZE - 1",
         )
     return settings
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Splits a coordinator's HOST:PORT, HOST, [IPv6] or [IPv6]:PORT. Raises SpecError."""
+    bracketed = text.startswith("[")
+    host, _, rest = text[1:].partition("]") if bracketed else text.partition(":")
+    port = rest.lstrip(":") if bracketed else rest
+    number = int(port) if re.fullmatch(r"[0-9]{1,5}", port) else None if port else CONTROL_PORT
+    if not is_host(host) or number is None or number > 65535:
+        raise SpecError(
+            f"--coordinator (LLAMAFORGE_COORDINATOR) is {text!r}", hint="it is HOST:PORT"
+        )
+    return host, number
 
 
 def network_timeout(environ: Mapping[str, str]) -> float:

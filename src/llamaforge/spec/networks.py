@@ -60,6 +60,15 @@ def parse_networks(text: str | None, *, source: str = "the list") -> Networks:
     return Networks(tuple(networks), tuple(names))
 
 
+def is_host(text: str) -> bool:
+    """Whether this is an IP address, or can be a host's name: not `a..b`, not `10.0.0.300`."""
+    try:
+        canonical(text)
+    except ValueError:
+        return _is_name(text)
+    return True
+
+
 def canonical(address: str) -> Address:
     """An address as it is compared: without a scope, IPv4 as IPv4.
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from llamaforge.errors import FleetError, SpecError
-from llamaforge.spec.fleet import CONTROL_PORT, WorkerSettings
+from llamaforge.errors import FleetError
+from llamaforge.spec.fleet import WorkerSettings, host_and_port
 from llamaforge.wire import api, auth, fleet_file
 from llamaforge.wire.fleet_file import FleetFile
 from llamaforge.wire.messages import (
@@ -179,7 +179,6 @@ def find_coordinator(settings: WorkerSettings) -> FleetFile:
 
     Raises:
         FleetError: nothing says where it is, or the token is missing.
-        SpecError: `coordinator` is not HOST:PORT.
     """
     path = Path(settings.fleet or Path(settings.state_dir) / fleet_file.NAME)
     if settings.coordinator is None:
@@ -194,18 +193,6 @@ def find_coordinator(settings: WorkerSettings) -> FleetFile:
     else:
         raise FleetError(f"no token for the coordinator: neither --token-file nor {path}")
     return FleetFile(host=host, port=port, token=token, pid=0)
-
-
-def host_and_port(text: str) -> tuple[str, int]:
-    """Splits HOST:PORT, HOST, [IPv6] or [IPv6]:PORT. Raises SpecError."""
-    bracketed = text.startswith("[")
-    host, _, rest = text[1:].partition("]") if bracketed else text.partition(":")
-    port = rest.lstrip(":") if bracketed else rest
-    if not host or (port and not port.isdecimal()) or int(port or 1) > 65535:
-        raise SpecError(
-            f"--coordinator (LLAMAFORGE_COORDINATOR) is {text!r}", hint="it is HOST:PORT"
-        )
-    return host, int(port or CONTROL_PORT)
 
 
 def _unreachable(target: FleetFile | None, why: BaseException) -> str:

@@ -20,7 +20,7 @@ async def is_here(host: str) -> bool:
         found = await asyncio.wait_for(
             loop.getaddrinfo(host, None, type=socket.SOCK_DGRAM), RESOLVE_SECONDS
         )
-    except (OSError, asyncio.TimeoutError):
+    except (OSError, UnicodeError, asyncio.TimeoutError):  # UnicodeError: `a..b`
         return True
     return any(_bindable(family, address) for family, _, _, _, address in found)
 

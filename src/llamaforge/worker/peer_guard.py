@@ -20,8 +20,9 @@ LOOK_UP_SECONDS = 30.0
 """Names are looked up again when a stranger knocks, at most this often: addresses change."""
 LOG_SECONDS = 3600.0
 """One line in the log per stranger in this time."""
-REMEMBERED = 256
-"""Strangers whose line is remembered."""
+MOST_SAID = 256
+"""Strangers with a line of their own in that time: who has a /64 has as many addresses as he
+likes, and the journal is not his to fill."""
 
 log = logging.getLogger("llamaforge.worker")
 
@@ -35,7 +36,7 @@ async def look_up(host: str) -> set[Address]:
         found = await asyncio.wait_for(
             loop.getaddrinfo(host, None, type=socket.SOCK_STREAM), RESOLVE_SECONDS
         )
-    except (OSError, asyncio.TimeoutError) as why:
+    except (OSError, UnicodeError, asyncio.TimeoutError) as why:  # UnicodeError: `a..b`
         log.warning("can't look up %s, which may connect here: %s", host, why or "no answer")
         return set()
     return {canonical(str(address[0])) for *_, address in found}
@@ -124,12 +125,14 @@ class Guard:
 
     def _say(self, address: str) -> None:
         now = self._clock()
-        if now - self._said.get(address, -LOG_SECONDS) < LOG_SECONDS:
+        while self._said and now - next(iter(self._said.values())) >= LOG_SECONDS:
+            self._said.popitem(last=False)
+        if address in self._said or len(self._said) > MOST_SAID:
             return
         self._said[address] = now
-        self._said.move_to_end(address)
-        if len(self._said) > REMEMBERED:
-            self._said.popitem(last=False)
+        if len(self._said) > MOST_SAID:
+            log.warning("refused %d strangers lately; the next ones are only counted", MOST_SAID)
+            return
         log.warning(
             "refused a connection from %s: it is neither the coordinator's nor in LLAMAFORGE_ALLOW",
             address,

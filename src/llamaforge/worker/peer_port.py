@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response
 from aiohttp.web_server import Server
@@ -80,7 +81,11 @@ class PeerPort:
         self._coordinator_host = coordinator_host
         self._guard = Guard(self._listed(settings.allow), self._friends)
         self._protocols = Server(
-            self._answer, access_log=None, max_line_size=LINE_BYTES, max_field_size=LINE_BYTES
+            self._answer,
+            access_log=None,
+            logger=_quiet_about_nonsense(),
+            max_line_size=LINE_BYTES,
+            max_field_size=LINE_BYTES,
         )
         self._server: asyncio.Server | None = None
         self._open: set[Door] = set()
@@ -142,11 +147,12 @@ class PeerPort:
                 self._server = await loop.create_server(self._door, sock=both_families(port))
             else:
                 self._server = await loop.create_server(self._door, host, port)
-        except OSError as why:
-            if why.errno == errno.EADDRINUSE:
+        except (OSError, UnicodeError) as why:  # UnicodeError: `a..b`
+            if getattr(why, "errno", None) == errno.EADDRINUSE:
                 return False
             raise UserError(
-                f"can't listen on {host}:{port}: {why.strerror}", hint="look at --peer-host"
+                f"can't listen on {host}:{port}: {getattr(why, 'strerror', why)}",
+                hint="look at --peer-host",
             ) from why
         self.port = int(self._server.sockets[0].getsockname()[1])
         return True
@@ -172,6 +178,19 @@ class PeerPort:
             answer = Response(status=404, text="here are /health and /metrics\n")
         answer.force_close()  # connections are few, and a new one costs nothing
         return answer
+
+
+def _quiet_about_nonsense() -> logging.Logger:
+    """A log without the traceback that aiohttp writes for every request that is not HTTP.
+
+    Anybody on this machine may connect, and could fill the journal with them.
+    """
+    quiet = log.getChild("http")
+    quiet.filters.clear()
+    quiet.addFilter(
+        lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    )
+    return quiet
 
 
 def both_families(port: int) -> socket.socket:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llamaforge.errors import FleetError, LlamaForgeError, Occupied, UserError
 from llamaforge.paths import writing_state
-from llamaforge.spec.fleet import WorkerSettings
+from llamaforge.spec.fleet import WorkerSettings, host_and_port
 from llamaforge.spec.ranks import Progress
 from llamaforge.systemd.notify import Notify
 from llamaforge.wire.fleet_file import Lock
@@ -26,7 +26,7 @@ from llamaforge.worker.classic_watch import ClassicWatch
 from llamaforge.worker.configuration import Configuration
 from llamaforge.worker.ending import end
 from llamaforge.worker.fleet_jobs import FleetJobs
-from llamaforge.worker.link import find_coordinator, host_and_port
+from llamaforge.worker.link import find_coordinator
 from llamaforge.worker.memory import limit_memory, trim_memory
 from llamaforge.worker.peer_port import Figures, PeerPort
 from llamaforge.worker.progress_log import ProgressLog
