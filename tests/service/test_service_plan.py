@@ -113,6 +113,17 @@ def test_a_home_is_shown_folder_by_folder_and_other_folders_are_opened():
     assert "ProtectHome=tmpfs" not in dropin(paths=("/mnt/data",))
 
 
+def test_a_mount_of_another_machine_is_opened_by_the_folder_that_holds_it():
+    there = Facts(systemd=252, running=True, remote=("/mnt/nas", "/mnt/nas/inner", "/data"))
+    assert "ReadWritePaths=-/mnt" in dropin(there, settings={"HF_HOME": "/mnt/nas/inner/hf"})
+    lines = dropin(there, paths=("/mnt/nas/a", "/mnt/nas/b", "/mnt/disk"))
+    assert [line for line in lines if line.startswith("ReadWritePaths=")] == [
+        "ReadWritePaths=-/mnt",
+        "ReadWritePaths=-/mnt/disk",
+    ]
+    assert "ReadWritePaths=-/data/x" in dropin(there, paths=("/data/x",))  # never the root
+
+
 def test_a_person_must_exist():
     with pytest.raises(UserError, match="alice"):
         make(Request(user="alice"), FACTS, PLACES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaforge.spec.mounts import Mount, holding, read
+from llamaforge.spec.mounts import Mount, fstab, holding, is_remote, read
 
 
 @given(st.text(st.characters(codec="ascii", exclude_characters="\0\n/"), min_size=1))
@@ -25,3 +25,15 @@ def test_a_path_is_on_the_deepest_mount_and_on_the_last_of_those_at_one_place() 
 
 def test_half_a_line_is_no_mount() -> None:
     assert read("36 35 0:40 / /mnt rw\n\n36 35 - nfs a\n") == []
+
+
+def test_network_mounts_are_told_by_their_type_and_found_in_fstab() -> None:
+    kinds = ("nfs4", "fuse.sshfs", "ext4", "fusectl")
+    assert [kind for kind in kinds if is_remote(kind)] == ["nfs4", "fuse.sshfs"]
+    rows = (
+        r"nas:/a\040b /mnt/a nfs _netdev 0 0",
+        "# nas:/x /y nfs defaults",
+        "nas:/b /mnt/b nfs noauto 0 0",
+        "/dev/sda / ext4 rw 0 1",
+    )
+    assert fstab("\n".join(rows)) == [Mount("/mnt/a", "nfs", "nas:/a b")]

@@ -25,6 +25,7 @@ def render(
     group: str,
     device_groups: tuple[str, ...],
     lingering: bool,
+    remote: tuple[str, ...] = (),
     program: str = "",
 ) -> str:
     """The text of the drop-in.
@@ -34,6 +35,7 @@ def render(
         group: of `request.user`, when that is a person.
         device_groups: groups on this machine that own GPUs; naming a missing one fails a unit.
         lingering: for a person's own service, which has neither user nor groups.
+        remote: mount points of file systems that other machines serve.
         program: the environment to run from, where it is not the packaged unit's.
 
     Returns:
@@ -43,7 +45,7 @@ def render(
     unit = ["# Network mounts first.", "After=remote-fs.target"] if paths and not lingering else []
     lines = [*_limits(request), *_placement(request), *_program(request, program)]
     if not lingering:
-        lines = [*_account(request, group, device_groups), *_files(paths), *lines]
+        lines = [*_account(request, group, device_groups), *_files(paths, remote), *lines]
     if not lines:
         return ""
     head = ["[Unit]", *unit, ""] if unit else []
@@ -66,14 +68,31 @@ def _account(request: Request, group: str, device_groups: tuple[str, ...]) -> It
         yield "SupplementaryGroups=" + " ".join(device_groups)
 
 
-def _files(paths: tuple[str, ...]) -> Iterator[str]:
+def _files(paths: tuple[str, ...], remote: tuple[str, ...]) -> Iterator[str]:
     """Shows and opens folders. The minus sign: one that is missing does not fail the unit."""
     hidden = [path for path in paths if _is_hidden(path)]
     if hidden:
         yield "# Of the homes, only these folders are seen."
         yield "ProtectHome=tmpfs"
-    for path in paths:
-        yield ("BindPaths=-" if path in hidden else "ReadWritePaths=-") + quoted(path)
+    yield from (f"BindPaths=-{quoted(path)}" for path in hidden)
+    opened = {path: _before_mount(path, remote) for path in paths if path not in hidden}
+    if any(path != folder for path, folder in opened.items()):
+        yield "# Not the mount itself: systemd would wait for a dead server, and nobody say so."
+    yield from (f"ReadWritePaths=-{quoted(folder)}" for folder in dict.fromkeys(opened.values()))
+
+
+def _before_mount(path: str, remote: tuple[str, ...]) -> str:
+    """The folder that holds the mount that a path is on, or the path where there is none.
+
+    systemd looks at each path that it opens before it starts anything, so one on a mount whose
+    server is gone would keep the worker from starting, and from naming the mount. The root can't
+    be opened instead.
+    """
+    for point in sorted(remote, key=len):
+        parent = str(PurePosixPath(point).parent)
+        if PurePosixPath(path).is_relative_to(point) and parent != "/":
+            return parent
+    return path
 
 
 def _is_hidden(path: str) -> bool:

@@ -16,6 +16,8 @@ from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.service import gates
 from llamaforge.service.plan import Command, Facts
 from llamaforge.service.request import SERVICE_USER
+from llamaforge.spec import mounts
+from llamaforge.spec.mounts import is_remote
 
 DEVICE_GROUPS = ("video", "render")
 """They own the device files of GPUs on today's distributions."""
@@ -53,6 +55,7 @@ class Machine:
             user_group="" if user in ("", SERVICE_USER) else _primary_group(user),
             service_user=_user_exists(SERVICE_USER),
             has_token=self.at(token).is_file(),
+            remote=self._remote(),
             person=person,
             lingers=self.at(f"/var/lib/systemd/linger/{person}").exists(),
         )
@@ -128,6 +131,11 @@ class Machine:
             return subprocess.run(words, capture_output=True, text=True, check=False)
         except FileNotFoundError:
             return subprocess.CompletedProcess(words, 127, "", f"{words[0]}: not found")
+
+    def _remote(self) -> tuple[str, ...]:
+        mounted = [m for m in mounts.read(self.read(mounts.TABLE) or "") if is_remote(m.kind)]
+        planned = mounts.fstab(self.read("/etc/fstab") or "")
+        return tuple(sorted({mount.point for mount in (*mounted, *planned)}))
 
     def _systemd_version(self) -> int:
         version = gates.version_in(self.ask("systemctl", "--version").stdout)

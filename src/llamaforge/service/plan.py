@@ -36,6 +36,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the service's own user exists."""
     has_token: bool = False
     """Whether a token was given before."""
+    remote: tuple[str, ...] = ()
+    """Where file systems of other machines are mounted, or should be."""
     person: str = ""
     """Who installs a service of their own."""
     lingers: bool = False
@@ -137,6 +139,7 @@ def _chosen(request: Request, facts: Facts, places: Places, token: str | None) -
         request,
         group=facts.user_group,
         device_groups=facts.device_groups,
+        remote=facts.remote,
         lingering=places.lingering,
         program="" if places.program == places.packaged_program else places.program,
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from llamaforge.service.request import asked_settings
-from llamaforge.spec.fleet import WorkerSettings
+from llamaforge.spec.fleet import WorkerSettings, meanings
 
 _HEAD = """\
 # Settings of this machine's worker. `systemctl reload llamaforge-worker` reads them again.
@@ -22,11 +22,11 @@ _ENVIRONMENT_HEAD = "# Variables for the worker and its ranks; only the owner ca
 def settings_file(values: Mapping[str, str]) -> str:
     """The settings file with every key: those in `values` set, the others explained only."""
     fields = {field.name: field for field in msgspec.structs.fields(WorkerSettings)}
+    meaning = meanings(WorkerSettings)
     blocks = [_HEAD]
     for name, variable in asked_settings().items():
         field = fields[name]
-        meaning = next(m.description for m in reversed(field.type.__metadata__) if m.extra)
-        lines = textwrap.wrap(str(meaning), 96, initial_indent="# ", subsequent_indent="# ")
+        lines = textwrap.wrap(meaning[name], 96, initial_indent="# ", subsequent_indent="# ")
         default = "" if field.default in (None, msgspec.NODEFAULT) else field.default
         lines.append(
             f"{variable}={values[variable]}" if variable in values else f"#{variable}={default}"

@@ -1,4 +1,4 @@
-"""The kernel's table of mounted file systems, read without touching any of them."""
+"""Mounted file systems, by the kernel's table and fstab(5), without touching any of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import NamedTuple
 
 TABLE = "/proc/self/mountinfo"
 """Where the kernel shows it."""
+NETWORK = (
+    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre"),
+    *("9p", "afs", "beegfs"),
+)
+"""Types of file systems that another machine serves, besides those in FUSE."""
 
 
 class Mount(NamedTuple):
@@ -41,6 +46,21 @@ def holding(path: str, mounts: list[Mount]) -> Mount | None:
         if inside and (best is None or len(mount.point) >= len(best.point)):
             best = mount
     return best
+
+
+def is_remote(kind: str) -> bool:
+    """Whether a file system's type is served by something that can be gone."""
+    return kind in NETWORK or kind in ("fuse", "fuseblk") or kind.startswith("fuse.")
+
+
+def fstab(text: str) -> list[Mount]:
+    """The network file systems of /etc/fstab that are mounted at boot."""
+    rows = [line.split() for line in text.splitlines() if not line.lstrip().startswith("#")]
+    return [
+        Mount(unescaped(row[1]), row[2], unescaped(row[0]))
+        for row in rows
+        if len(row) >= 4 and is_remote(row[2]) and "noauto" not in row[3].split(",")
+    ]
 
 
 def unescaped(text: str) -> str:

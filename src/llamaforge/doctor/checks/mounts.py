@@ -13,21 +13,7 @@ from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, error, warning
 from llamaforge.doctor.machine import Hung, Machine
 from llamaforge.doctor.subject import Subject
-from llamaforge.spec.mounts import TABLE, Mount, read, unescaped
-
-NETWORK = (
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "ceph",
-    "glusterfs",
-    "lustre",
-    "9p",
-    "afs",
-    "beegfs",
-)
+from llamaforge.spec.mounts import TABLE, Mount, fstab, is_remote, read
 
 
 def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
@@ -65,21 +51,6 @@ def _needed_by(subject: Subject, point: str) -> str:
         if path == point or path.startswith(point.rstrip("/") + "/"):
             return f"; {named_by} ({path}) is on it"
     return ""
-
-
-def is_remote(kind: str) -> bool:
-    """Whether a file system's type is served by something that can be gone."""
-    return kind in NETWORK or kind in ("fuse", "fuseblk") or kind.startswith("fuse.")
-
-
-def fstab(text: str) -> list[Mount]:
-    """The network file systems of /etc/fstab that are mounted at boot."""
-    rows = [line.split() for line in text.splitlines() if not line.lstrip().startswith("#")]
-    return [
-        Mount(unescaped(row[1]), row[2], unescaped(row[0]))
-        for row in rows
-        if len(row) >= 4 and is_remote(row[2]) and "noauto" not in row[3].split(",")
-    ]
 
 
 CHECK = Check(
