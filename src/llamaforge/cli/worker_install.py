@@ -20,7 +20,7 @@ import msgspec
 
 from llamaforge.errors import UserError
 from llamaforge.service.request import CPU_POLICIES, NUMA_POLICIES, Request, asked_settings, merged
-from llamaforge.spec.fleet import WorkerSettings
+from llamaforge.spec.fleet import WorkerSettings, meanings
 
 if TYPE_CHECKING:
     from llamaforge.service.apply import Prepared
@@ -36,13 +36,10 @@ FLAGS: tuple[str, ...] = (
 
 def _settings_options(function: Callable[..., None]) -> Callable[..., None]:
     """One option for each setting of the worker."""
-    fields = {field.name: field for field in msgspec.structs.fields(WorkerSettings)}
+    meaning = meanings(WorkerSettings)
     for name, variable in reversed(asked_settings().items()):
-        text = next(m.description for m in reversed(fields[name].type.__metadata__) if m.extra)
-        flag = f"--{name.replace('_', '-')}"
-        function = click.option(flag, f"setting_{name}", metavar=variable, help=f"{text}.")(
-            function
-        )
+        flag, text = f"--{name.replace('_', '-')}", f"{meaning[name]}."
+        function = click.option(flag, f"setting_{name}", metavar=variable, help=text)(function)
     return function
 
 

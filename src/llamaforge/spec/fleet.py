@@ -230,6 +230,11 @@ def variables(settings: type[WorkerSettings] | type[CoordinatorSettings]) -> dic
     return {field.name: _meta(field)["variable"] for field in msgspec.structs.fields(settings)}
 
 
+def meanings(settings: type[WorkerSettings] | type[CoordinatorSettings]) -> dict[str, str]:
+    """What each field is, in a few words."""
+    return {field.name: _meta(field)["description"] for field in msgspec.structs.fields(settings)}
+
+
 def _resolve(
     kind: type[Settings],
     flags: Mapping[str, Any],
