@@ -12,8 +12,8 @@ from llamaforge.spec.fleet import (
     CoordinatorSettings,
     WorkerSettings,
     coordinator_settings,
-    meanings,
     host_and_port,
+    meanings,
     variables,
     worker_settings,
 )
