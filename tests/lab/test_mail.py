@@ -9,7 +9,6 @@ import email
 import email.policy
 import json
 import ssl
-import subprocess
 import time
 from collections.abc import Iterator
 from email.message import EmailMessage
@@ -20,6 +19,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
+from certificate import make as certificate_for
 from lab import Lab, Node
 
 PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
@@ -82,15 +82,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("certificate") / "both.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=lab-host -addext"
-    made = subprocess.run(
-        [*command.split(), "subjectAltName=DNS:lab-host", "-keyout", "-", "-out", "-"],
-        capture_output=True,
-        check=True,
-    )
-    file.write_bytes(made.stdout)
-    return file
+    return certificate_for(tmp_path_factory.mktemp("certificate"), "lab-host")
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from aiosmtpd.smtp import AuthResult
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certificate import make as certificate_for
+
 FOLDER = Path(__file__).resolve().parents[2] / "packaging" / "mail"
 
 
@@ -247,15 +249,7 @@ class Box:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for `localhost`, its key in the same file."""
-    file = tmp_path_factory.mktemp("certificate") / "both.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext"
-    made = subprocess.run(
-        [*command.split(), "subjectAltName=DNS:localhost", "-keyout", "-", "-out", "-"],
-        capture_output=True,
-        check=True,
-    )
-    file.write_bytes(made.stdout)
-    return file
+    return certificate_for(tmp_path_factory.mktemp("certificate"), "localhost")
 
 
 def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
