@@ -24,6 +24,11 @@ class Fleet:
         self.head = head
         self.workers: list[Node] = []
         head.write(f"{JOBS}/rows.jsonl", rows())
+        self.start_coordinator()
+
+    def start_coordinator(self) -> None:
+        """It has no unit of its own yet: its administrator starts it."""
+        head = self.head
         run = ("llamaforge", "coordinator", "run", "--host", head.address)
         home = ("--setenv=HOME=/root", "--unit=llamaforge-coordinator")
         head.run("systemd-run", "--quiet", *home, *run)
