@@ -29,6 +29,9 @@ CONTROL_PORT = 29400
 """The coordinator's default port; 29500 stays free for the classic way's store."""
 PEER_PORT = 29500
 """The worker's default port."""
+NETWORK_TIMEOUT = 600.0
+"""Seconds that a rank waits for another that is silent but not gone, where nothing else is set.
+One that dies is noticed at once: its connections are reset."""
 
 
 def _from(variable: str, text: str, **limits: Any) -> Meta:
@@ -114,7 +117,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             "seconds that a rank waits for another that is silent but not gone; longer for slow "
             "or busy networks",
         ),
-    ] = 600.0
+    ] = NETWORK_TIMEOUT
 
 
 class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):

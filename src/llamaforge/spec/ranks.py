@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from llamaforge.spec.fleet import NETWORK_TIMEOUT
 from llamaforge.spec.job import Job
 
 
@@ -35,7 +36,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """This node's folder for the job: checkpoints and artifacts are written below it."""
     cache_dir: str
     """Where tokenised rows are kept between jobs."""
-    network_timeout: float = 600.0
+    network_timeout: float = NETWORK_TIMEOUT
     """Seconds that a collective waits for a peer that is silent but not gone."""
 
 

@@ -19,10 +19,7 @@ from torch.distributed import (
 )
 
 from llamaforge.errors import LlamaForgeError
-
-PATIENCE = timedelta(minutes=10)
-"""How long a collective waits for a peer that is silent but not gone. A peer that dies is noticed
-at once: its connections are reset."""
+from llamaforge.spec.fleet import NETWORK_TIMEOUT
 
 
 class GroupBroken(LlamaForgeError):
@@ -53,7 +50,7 @@ class Group:
         rank: int,
         world_size: int,
         address: str,
-        timeout: timedelta = PATIENCE,
+        timeout: timedelta = timedelta(seconds=NETWORK_TIMEOUT),
     ) -> Group:
         """Meets the other ranks.
 

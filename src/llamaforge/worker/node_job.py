@@ -16,6 +16,7 @@ from llamaforge.bundle.manifest import Entry
 from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import FleetError, LlamaForgeError, UserError
 from llamaforge.spec import ranks
+from llamaforge.spec.fleet import NETWORK_TIMEOUT
 from llamaforge.spec.ranks import Assignment
 from llamaforge.systemd import journal
 from llamaforge.wire.messages import (
@@ -66,7 +67,7 @@ class NodeJob:
         runner: RankRunner,
         http: CoordinatorHttp,
         send: Callable[[FromWorker], None],
-        network_timeout: float = 600.0,
+        network_timeout: float = NETWORK_TIMEOUT,
     ) -> None:
         self._network_timeout = network_timeout
         self.progress: ranks.Progress | None = None

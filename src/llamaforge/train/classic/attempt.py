@@ -22,6 +22,7 @@ from llamaforge.bundle.make import Prepared, make_bundle
 from llamaforge.bundle.manifest import Manifest
 from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import FleetError, LlamaForgeError, UserError
+from llamaforge.spec.fleet import NETWORK_TIMEOUT
 from llamaforge.spec.job import Job, JobSpec
 from llamaforge.spec.ranks import Failed, Finished
 from llamaforge.train import title
@@ -57,7 +58,7 @@ class Here:
     """Processor cores that this node may use; None for all that the process may run on."""
     address: str | None = None
     """IP address at which the other nodes reach this one; None for the one by route."""
-    network_timeout: float = 600.0
+    network_timeout: float = NETWORK_TIMEOUT
     """Seconds to wait for a peer that is silent but not gone."""
     progress: Path | None = None
     """Where this process's worker looks for its progress; None without a worker."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from llamaforge.errors import LlamaForgeError
+from llamaforge.spec.fleet import NETWORK_TIMEOUT
 from llamaforge.train import title
 from llamaforge.train.classic.entry import prepare_environment, show
 from llamaforge.train.classic.launch import Launch
@@ -34,7 +35,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True, help="for this job's files")
     parser.add_argument("--cores", type=int, help="cores to use; by default all that it may")
     parser.add_argument("--address", help="where others reach it; by default by route")
-    parser.add_argument("--network-timeout", type=float, default=600.0, metavar="SECONDS")
+    parser.add_argument("--network-timeout", type=float, default=NETWORK_TIMEOUT, metavar="SECONDS")
     options = parser.parse_args()
     leave = Leave()
     leave.listen()

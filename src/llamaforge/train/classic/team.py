@@ -16,6 +16,7 @@ import torch
 
 from llamaforge import __version__
 from llamaforge.errors import UserError
+from llamaforge.spec.fleet import NETWORK_TIMEOUT
 from llamaforge.train.classic.exchange import Exchange
 from llamaforge.train.classic.launch import Launch
 from llamaforge.train.classic.network import agree, own_address
@@ -39,7 +40,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Its node's address on the route to the first node."""
     versions: dict[str, str]
     """By the names in `COMPARED`."""
-    network_timeout: float = 600.0
+    network_timeout: float = NETWORK_TIMEOUT
     """Seconds that it would wait for a silent peer."""
 
 
@@ -54,7 +55,7 @@ class Team(msgspec.Struct, frozen=True, kw_only=True):
     """By node."""
     threads: int
     """Compute threads per rank that every node has cores for."""
-    network_timeout: float = 600.0
+    network_timeout: float = NETWORK_TIMEOUT
     """Seconds that all wait for a silent peer: the longest that one of them was set to, since
     the first to lose patience ends the attempt for all."""
 
@@ -66,7 +67,7 @@ def hello(
     *,
     cores: int | None = None,
     address: str | None = None,
-    network_timeout: float = 600.0,
+    network_timeout: float = NETWORK_TIMEOUT,
 ) -> Hello:
     """This process's own words.
 
