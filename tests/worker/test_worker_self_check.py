@@ -74,6 +74,30 @@ async def test_a_look_that_hangs_is_the_trouble(
     assert "does not answer" in trouble.text
 
 
+async def test_looks_that_hang_are_waited_for_and_not_piled_up(
+    settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, calls = threading.Event(), []
+
+    def waits(*folder: str) -> None:
+        calls.append(folder)
+        answers.wait(30)
+
+    monkeypatch.setattr(self_check, "HANGS_SECONDS", 0.05)
+    monkeypatch.setattr(self_check, "_folder", waits)
+    hanging: self_check.Hanging = {}
+    for _ in range(5):
+        trouble = await look(settings, hanging)
+        assert trouble is not None
+        assert "does not answer" in trouble.text
+    assert len(calls) == 1
+    monkeypatch.setattr(self_check, "_folder", lambda *_: None)
+    monkeypatch.setattr(self_check, "HANGS_SECONDS", 5)
+    answers.set()
+    assert not await look(settings, hanging)  # the server is back
+    assert hanging == {}
+
+
 def test_the_mount_of_a_path_is_the_deepest_one(tmp_path: Path) -> None:
     table = tmp_path / "mountinfo"
     table.write_text(

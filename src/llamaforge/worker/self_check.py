@@ -46,8 +46,20 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.text} ({self.hint})"
 
 
-async def look(settings: WorkerSettings) -> Trouble | None:
-    """The first trouble, or None. A look that hangs is itself the trouble."""
+Answer = asyncio.Future["Trouble | None"]
+Hanging = dict[str, Answer]
+"""Looks without an answer yet, by what was looked at."""
+
+
+async def look(settings: WorkerSettings, hanging: Hanging | None = None) -> Trouble | None:
+    """The first trouble, or None. A look that hangs is itself the trouble.
+
+    Args:
+        settings: of the worker.
+        hanging: given again and again, it lets a look that hangs be waited for instead of
+            starting another: each is a thread that only the mount's server can end.
+    """
+    hanging = {} if hanging is None else hanging
     checks: dict[str, Callable[[], Trouble | None]] = {
         f"the libraries in {sys.prefix}": _libraries,
         "the clock": _clock,
@@ -58,16 +70,34 @@ async def look(settings: WorkerSettings) -> Trouble | None:
         home = settings.hf_home
         checks[home] = lambda: _readable(home, "HF_HOME")
     for what, check in checks.items():
-        trouble = await _in_time(what, check)
+        trouble = await _in_time(what, check, hanging)
         if trouble is not None:
             return trouble
     return None
 
 
-async def _in_time(what: str, check: Callable[[], Trouble | None]) -> Trouble | None:
+async def _in_time(
+    what: str, check: Callable[[], Trouble | None], hanging: Hanging
+) -> Trouble | None:
+    """The answer of a check, unless it takes too long."""
+    if what not in hanging:
+        hanging[what] = _asked(check)
+    answer = hanging[what]
+    done, _ = await asyncio.wait({answer}, timeout=HANGS_SECONDS)
+    if done:
+        del hanging[what]
+        return answer.result()
+    mount = mount_of(what)
+    return Trouble(
+        text=f"{what} does not answer" + (f": {mount} hangs" if mount else ""),
+        hint="is the server of this mount there? `llamaforge doctor` looks closer",
+    )
+
+
+def _asked(check: Callable[[], Trouble | None]) -> Answer:
     """Runs a check in a thread that nobody has to wait for: a hung mount can't be interrupted."""
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Trouble | None] = loop.create_future()
+    answer: Answer = loop.create_future()
 
     def run() -> None:
         found = check()
@@ -75,14 +105,7 @@ async def _in_time(what: str, check: Callable[[], Trouble | None]) -> Trouble | 
             loop.call_soon_threadsafe(_answer, answer, found)
 
     threading.Thread(target=run, name="self-check", daemon=True).start()
-    done, _ = await asyncio.wait({answer}, timeout=HANGS_SECONDS)
-    if done:
-        return answer.result()
-    mount = mount_of(what)
-    return Trouble(
-        text=f"{what} does not answer" + (f": {mount} hangs" if mount else ""),
-        hint="is the server of this mount there? `llamaforge doctor` looks closer",
-    )
+    return answer
 
 
 def _answer(question: asyncio.Future[Trouble | None], found: Trouble | None) -> None:

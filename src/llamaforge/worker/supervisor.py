@@ -158,7 +158,8 @@ class Supervisor:
                 f"goes on in {pause:.0f} s"
             )
             await asyncio.sleep(pause)
-        while (trouble := await self_check.look(self._settings)) is not None:
+        hanging: self_check.Hanging = {}
+        while (trouble := await self_check.look(self._settings, hanging)) is not None:
             if trouble.final:
                 raise UserError(trouble.text, hint=trouble.hint)
             self._say_trouble(str(trouble))
