@@ -210,8 +210,9 @@ class NodeJob:
         except OSError as why:
             self._cannot_start(self._refused(why))
             self.kill()
-        said = f"job {self.job_id}: ranks {numbers[0]} to {numbers[-1]} run"
-        log.info(said, extra=self.fields())
+        else:
+            said = f"job {self.job_id}: ranks {numbers[0]} to {numbers[-1]} run"
+            log.info(said, extra=self.fields())
         await asyncio.gather(*(self._wait(number, rank) for number, rank in self._ranks.items()))
 
     async def _start(self, number: int) -> None:
@@ -249,7 +250,7 @@ class NodeJob:
     async def _wait(self, number: int, rank: Rank) -> None:
         end = await rank.wait()
         memory = self._short_of_memory(end)
-        how = end.code or end.signal or 0
+        how = f"exit code {end.code}" if end.signal is None else f"signal {end.signal}"
         said = f"job {self.job_id}: rank {number} ended ({how})"
         log.info(said, extra=self.fields(rank=number))
         if memory:
