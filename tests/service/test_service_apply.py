@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,108 @@ def test_a_full_disk_leaves_nothing_half_done(machine, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         install(machine)
     assert machine.everything() == before
+
+
+class Cut(BaseException):
+    """A SIGKILL or a power cut: nothing is done any more, not even taking back."""
+
+
+class CutMachine(FakeMachine):
+    """A machine that is cut off before its nth change."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.left = 10_000
+
+    def _change(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Cut
+
+    def write(self, path: str, content: str, mode: int) -> None:
+        self._change()
+        super().write(path, content, mode)
+
+    def remove(self, path: str) -> bool:
+        self._change()
+        return super().remove(path)
+
+    def make_folders(self, folder: str, mode: int = 0o755) -> list[str]:
+        self._change()
+        return super().make_folders(folder, mode)
+
+    def remove_folder(self, path: str) -> bool:
+        self._change()
+        return super().remove_folder(path)
+
+
+@pytest.mark.parametrize("changes", range(0, 24, 4))
+@pytest.mark.parametrize("updating", [False, True])
+def test_cut_off_anywhere_it_can_be_asked_again_or_removed(tmp_path, changes, updating):
+    machine = CutMachine(tmp_path)
+    before = machine.everything()
+    if updating:
+        install(machine, memory="7G", mail_to="a@b")
+    machine.left = changes
+    with contextlib.suppress(Cut):
+        install(machine, token="t", memory="8G", env={"A": "b"})
+        install(machine, memory="7G", mail_to="a@b")
+    machine.left = 10_000
+    said = install(machine, memory="9G")
+    assert not [line for line in said if "somebody edited" in line]
+    assert "MemoryMax=9G" in (machine.read(DROPIN) or "")
+    assert remove(machine, purge=True) == []
+    assert machine.everything() == before
+
+
+@pytest.mark.parametrize("changes", range(0, 12, 2))
+def test_a_cut_off_installation_is_removed_whole(tmp_path, changes):
+    machine = CutMachine(tmp_path)
+    before = machine.everything()
+    machine.left = changes
+    with pytest.raises(Cut):
+        install(machine, token="t", memory="8G", env={"A": "b"}, mail_to="a@b")
+    machine.left = 10_000
+    assert remove(machine, purge=True) == []
+    assert machine.everything() == before
+    if changes > 1:
+        assert "userdel llamaforge" in machine.ran
+
+
+@pytest.mark.parametrize("changes", range(0, 12, 2))
+def test_a_cut_off_removal_is_done_again(tmp_path, changes):
+    machine = CutMachine(tmp_path)
+    before = machine.everything()
+    install(machine, token="t", memory="8G")
+    machine.left = changes
+    with contextlib.suppress(Cut):
+        remove(machine, purge=True)
+    machine.left = 10_000
+    assert remove(machine, purge=True) == []
+    assert machine.everything() == before
+    assert "userdel llamaforge" in machine.ran
+
+
+def test_a_half_written_file_goes_with_the_installation(machine):
+    before = machine.everything()
+    install(machine, token="t", memory="8G")
+    machine.at(DROPIN).with_name(".50-install.conf.ab12_xyz").write_text("half")
+    remove(machine, purge=True)
+    assert machine.everything() == before
+
+
+def test_what_can_not_be_taken_back_is_named_and_remembered(machine, monkeypatch):
+    machine.fails = {"daemon-reload"}
+    monkeypatch.setattr(FakeMachine, "remove", lambda *_: read_only())
+    with pytest.raises(LlamaForgeError, match=r"it broke.*not all could be taken back.*Read-only"):
+        install(machine, memory="8G")
+    monkeypatch.undo()
+    machine.fails = set()
+    assert not [line for line in install(machine, memory="9G") if "edited" in line]
+
+
+def read_only() -> bool:
+    raise OSError(30, "Read-only file system", "/usr/local/lib/x")
 
 
 def test_lingering_is_asked_for_once_and_refusal_is_told(machine):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from llamaforge.errors import UserError
+from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.service.request import CPU_POLICIES, NUMA_POLICIES, Request, asked_settings, merged
 from llamaforge.spec.fleet import WorkerSettings, meanings
 
@@ -75,7 +75,7 @@ def command(**options: Any) -> None:
     again is harmless: what is not given stays as it was, an empty value takes a choice back, and a
     file that somebody edited is never touched.
     """
-    from llamaforge.service import places
+    from llamaforge.service import lock, places
     from llamaforge.service.machine import Machine
 
     if options["purge"] and not options["uninstall"]:
@@ -89,7 +89,17 @@ def command(**options: Any) -> None:
     home, program = str(Path.home()), places.program_of(sys.prefix)
     where = places.in_home(os.environ, home, program) if lingering else places.on_machine(program)
     act = _uninstall if options["uninstall"] else _install
-    act(options, where, Machine())
+    if options["dry_run"]:
+        act(options, where, Machine())
+        return
+    try:
+        with lock.alone(Path(where.lock)):
+            act(options, where, Machine())
+    except OSError as why:
+        raise LlamaForgeError(
+            f"{why.filename or 'a file'} can't be changed: {why.strerror or why}",
+            hint="make room, or make its file system writable, then run this again",
+        ) from why
 
 
 def _install(options: dict[str, Any], places: Places, machine: Machine) -> None:

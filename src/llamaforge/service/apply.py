@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from llamaforge.errors import LlamaForgeError
 from llamaforge.service.machine import Machine
 from llamaforge.service.manifest import Manifest, digest, encode
 from llamaforge.service.places import Places
@@ -49,20 +50,23 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What stands there; None for nothing."""
 
 
-def decide(wanted: str | None, there: str | None, recorded: str | None) -> Act:
+def decide(
+    wanted: str | None, there: str | None, recorded: str | None, pending: str | None = None
+) -> Act:
     """What to do with one file.
 
     Args:
         wanted: what the plan says; None when it says nothing.
         there: what stands on the disk; None when there is no file.
         recorded: digest of what we wrote last time; None when we never did.
+        pending: digest of what an installation that was cut short may have written there.
     """
+    ours = there is None or digest(there) in (recorded, pending)
     if wanted is None:
-        ours = there is None or digest(there) == recorded
         return Act.REMOVE if ours else Act.LEAVE
     if there == wanted:
         return Act.SAME
-    if there is None or digest(there) == recorded:
+    if ours:
         return Act.WRITE
     return Act.KEEP if digest(wanted) == recorded else Act.ASIDE
 
@@ -102,46 +106,91 @@ def prepare(
 def _steps(plan: Plan, manifest: Manifest, machine: Machine) -> tuple[Step, ...]:
     """Every file of the plan, and every file of an earlier one that is no longer wanted."""
     wanted = {file.path: file for file in plan.files}
-    gone = [path for path in manifest.files if path not in wanted and path not in plan.keeps]
-    every = [*wanted, *gone]
+    known = [path for path in (*manifest.files, *manifest.pending) if not path.endswith(ASIDE)]
+    gone = [path for path in known if path not in wanted and path not in plan.keeps]
+    every = dict.fromkeys([*wanted, *gone])
     return tuple(_step(path, wanted.get(path), manifest, machine) for path in every)
 
 
 def _step(path: str, file: File | None, manifest: Manifest, machine: Machine) -> Step:
     there = machine.read(path)
-    act = decide(file.content if file else None, there, manifest.files.get(path))
+    recorded, pending = manifest.files.get(path), manifest.pending.get(path)
+    act = decide(file.content if file else None, there, recorded, pending)
     return Step(act=act, path=path, file=file, before=there)
 
 
 def apply(prepared: Prepared, machine: Machine) -> list[str]:
     """Writes files, runs commands, and remembers; after an error all is as it was.
 
+    What will be written is remembered first. So, after a SIGKILL or a power cut anywhere, asking
+    again takes what stands there for its own, and removal finds it.
+
     Returns:
         Sentences about what could not be done and is not needed at once.
 
     Raises:
-        LlamaForgeError: a command failed.
+        LlamaForgeError: a command failed, or something could not be taken back.
         OSError: a file could not be written.
     """
     undo: list[Callable[[], object]] = []
-    folders: list[str] = []
     said: list[str] = []
     manifest = prepared.places.manifest
+    folders = machine.make_folders(str(PurePosixPath(manifest).parent))
+    forget = [*_removals(machine, folders), _restore(machine, manifest)]
     try:
+        machine.write(manifest, encode(_intended(prepared, folders, machine)), 0o600)
         for step in prepared.steps:
             folders += _carry_out(step, machine, undo)
         for command in prepared.plan.commands:
             if prepared.facts.running or not command.needs_systemd:
                 undo.extend(_undo_command(command, prepared, machine))
                 said += machine.run(command)
-        folders += machine.make_folders(str(PurePosixPath(manifest).parent))
-        after = remembered(prepared, tuple(folders))
-        machine.write(manifest, encode(after), 0o600)
-    except BaseException:
-        for back in reversed(undo):
-            back()
+        machine.write(manifest, encode(remembered(prepared, tuple(folders))), 0o600)
+    except BaseException as why:
+        _take_back(undo, forget, why)
         raise
     return said
+
+
+def _intended(prepared: Prepared, folders: list[str], machine: Machine) -> Manifest:
+    """The manifest while the files are being written."""
+    pending = {step.path: digest(step.file.content) for step in prepared.steps if step.file}
+    asides = [step.path for step in prepared.steps if step.act is Act.ASIDE]
+    pending |= {path + ASIDE: pending[path] for path in asides}
+    parents = [str(folder) for path in pending for folder in PurePosixPath(path).parents]
+    missing = [folder for folder in parents if not machine.at(folder).is_dir()]
+    before = prepared.manifest
+    return msgspec.structs.replace(
+        before,
+        pending=pending,
+        folders=tuple(dict.fromkeys((*before.folders, *folders, *sorted(missing)))),
+        made_user=before.made_user or not prepared.facts.service_user,
+    )
+
+
+def _take_back(
+    undo: list[Callable[[], object]], forget: list[Callable[[], object]], why: BaseException
+) -> None:
+    """Undoes what was done, the last thing first, and forgets it if all of it could be.
+
+    Raises:
+        LlamaForgeError: names what stays.
+    """
+    stays = []
+    for back in reversed(undo):
+        try:
+            back()
+        except OSError as error:
+            stays.append(str(error))
+    if not stays:
+        for back in reversed(forget):
+            back()
+    elif isinstance(why, Exception):
+        raise LlamaForgeError(
+            f"{why}; and not all could be taken back: {', '.join(stays)}",
+            hint="when that is mended, install again or remove it all: "
+            "llamaforge worker install --uninstall",
+        ) from why
 
 
 def _undo_command(
@@ -197,7 +246,7 @@ def remembered(prepared: Prepared, folders: tuple[str, ...]) -> Manifest:
     for step in prepared.steps:
         if step.file is not None:
             files[step.path] = digest(step.file.content)
-        elif step.act is Act.LEAVE:
+        elif step.act is Act.LEAVE and step.path in before.files:
             files[step.path] = before.files[step.path]
         new = step.path + ASIDE
         if step.act is Act.ASIDE or (step.act is Act.KEEP and new in before.aside):

@@ -25,6 +25,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Files `….new` beside edited ones."""
     folders: tuple[str, ...] = ()
     """Folders that were made, parents first."""
+    pending: dict[str, str] = {}
+    """SHA-256 of what an installation that was cut short may have written, by path."""
     made_user: bool = False
     """Whether the service's user did not exist before."""
 

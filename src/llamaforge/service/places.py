@@ -33,6 +33,8 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of mails on failure; they may hold a password."""
     manifest: str
     """What was installed, and with which options."""
+    lock: str
+    """What an installation holds while it is under way."""
     program: str
     """The environment's link to the version in use."""
     packaged_program: str
@@ -73,6 +75,7 @@ def on_machine(program: str = "") -> Places:
         token="/etc/llamaforge/token",
         mail_settings="/etc/llamaforge/mail.conf",
         manifest="/var/lib/llamaforge-install/manifest.json",
+        lock="/run/llamaforge-install.lock",
         program=program or usual,
         packaged_program=usual,
         own=(
@@ -107,6 +110,7 @@ def in_home(environ: Mapping[str, str], home: str, program: str = "") -> Places:
         token=str(own / "token"),
         mail_settings=str(own / "mail.conf"),
         manifest=str(state / "llamaforge-install/manifest.json"),
+        lock=home,
         program=program or str(data / "llamaforge/current"),
         packaged_program=f"{home}/.local/share/llamaforge/current",
         own=(str(own), str(state / "llamaforge"), str(cache / "llamaforge")),

@@ -6,6 +6,7 @@ a person wrote into the drop-in folder by hand stays, and is named.
 
 from __future__ import annotations
 
+import glob
 import shutil
 from pathlib import PurePosixPath
 
@@ -40,11 +41,13 @@ def plan(manifest: Manifest, places: Places, *, purge: bool) -> Removal:
     """
     stays = {places.settings, places.environment, places.token, places.mail_settings}
     files = [
-        path for path in (*manifest.files, *manifest.aside) if purge or _base(path) not in stays
+        path
+        for path in dict.fromkeys((*manifest.files, *manifest.aside, *manifest.pending))
+        if purge or _base(path) not in stays
     ]
     trees = places.own if purge else ()
     made = [folder for folder in manifest.folders if not _inside(folder, trees)]
-    folders = [places.dropins, *reversed(made)]
+    folders = [places.dropins, *reversed(made), str(PurePosixPath(places.manifest).parent)]
     return Removal(
         files=(*(path for path in files if not _inside(path, trees)), places.manifest),
         folders=tuple(dict.fromkeys(folders)),
@@ -81,17 +84,30 @@ def carry_out(removal: Removal, places: Places, machine: Machine, *, running: bo
         _stop(machine, manager)
     machine.ask(*manager, "disable", "--quiet", UNIT)
     for path in removal.files:
-        machine.remove(path)
+        _remove(machine, path, last=path == places.manifest)
     for tree in removal.trees:
         shutil.rmtree(machine.at(tree), ignore_errors=True)
-    left = [f"{path} stays: it is not empty" for path in removal.folders if _stays(machine, path)]
-    left += [f"{tree} could not be removed" for tree in removal.trees if machine.at(tree).exists()]
+    left = [f"{tree} could not be removed" for tree in removal.trees if machine.at(tree).exists()]
     if removal.user:
         machine.ask("userdel", removal.user)
     if running:
         machine.ask(*manager, "daemon-reload")
         machine.ask(*manager, "reset-failed", UNIT)
-    return left
+    last = str(PurePosixPath(places.manifest).parent)
+    others = [path for path in removal.folders if path != last]
+    stay = [f"{path} stays: it is not empty" for path in others if _stays(machine, path)]
+    machine.remove(places.manifest)  # last: with it, a removal that was cut short is done again
+    machine.remove_folder(last)
+    return [*stay, *left]
+
+
+def _remove(machine: Machine, path: str, *, last: bool) -> None:
+    """Removes a file, unless it is the one that goes last, and what a SIGKILL left beside it."""
+    if not last:
+        machine.remove(path)
+    target = machine.at(path)
+    for half in target.parent.glob(f".{glob.escape(target.name)}.????????"):
+        half.unlink()
 
 
 def _stays(machine: Machine, folder: str) -> bool:
