@@ -296,6 +296,9 @@ def test_versions_that_differ(fleet: FakeMachine) -> None:
     assert "torch is 2.13.0+cpu here and 2.12.1+cpu on 10.0.0.3" in by_name["10.0.0.3 torch"].seen
     assert "# on 10.0.0.3" in by_name["10.0.0.3 torch"].fix[0]
     assert "# here" in by_name["10.0.0.3 llamaforge"].fix[0]
+    fleet.peer("10.0.0.3", 29500, {"connected": True, "versions": {**SAME, "python": "3.14.1"}})
+    (found,) = fleet.look(peers.CHECK, "10.0.0.3")
+    assert "./install.sh --python python3.14  # here" in found.fix[0]
 
 
 def test_peers_that_do_not_answer_as_workers(fleet: FakeMachine) -> None:

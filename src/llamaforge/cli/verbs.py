@@ -38,7 +38,7 @@ VERBS: dict[str, Verb] = {
     "up": Verb("Fleet", "up", "Start a coordinator and workers on this machine."),
     "down": Verb("Fleet", "down", "Stop what `up` started."),
     "status": Verb("Fleet", "status", "Show the fleet's nodes and jobs."),
-    "worker": Verb("Fleet", "worker", "Run this machine's worker."),
+    "worker": Verb("Fleet", "worker", "Run this machine's worker, or install it as a service."),
     "coordinator": Verb("Fleet", "coordinator", "Run the coordinator."),
     "doctor": Verb("Fleet", "doctor", "Find out what is wrong with this node, and how to mend it."),
     "completion": Verb(

@@ -18,7 +18,7 @@ from llamaforge.worker.configuration import Configuration
 
 @click.group("worker")
 def command() -> None:
-    """Run this machine's worker."""
+    """Run this machine's worker, or install it as a service."""
 
 
 command.add_command(worker_install.command)

@@ -38,7 +38,8 @@ def _settings_options(function: Callable[..., None]) -> Callable[..., None]:
     """One option for each setting of the worker."""
     meaning = meanings(WorkerSettings)
     for name, variable in reversed(asked_settings().items()):
-        flag, text = f"--{name.replace('_', '-')}", f"{meaning[name]}."
+        flag, text = f"--{name.replace('_', '-')}", meaning[name]
+        text = f"{text[0].upper()}{text[1:]}."
         function = click.option(flag, f"setting_{name}", metavar=variable, help=text)(function)
     return function
 

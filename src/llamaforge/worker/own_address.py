@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 
@@ -11,11 +12,9 @@ RESOLVE_SECONDS = 5.0
 
 async def is_here(host: str) -> bool:
     """Whether a host name or address is this machine's; True where that can't be found out."""
-    loop = asyncio.get_running_loop()
-    try:
+    with contextlib.suppress(ValueError):  # a name: it has to be looked up
         return is_own_address(host)
-    except ValueError:
-        pass  # a name: it has to be looked up
+    loop = asyncio.get_running_loop()
     try:
         found = await asyncio.wait_for(
             loop.getaddrinfo(host, None, type=socket.SOCK_DGRAM), RESOLVE_SECONDS

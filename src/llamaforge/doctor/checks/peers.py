@@ -75,13 +75,14 @@ def _drift(name: str, theirs: Mapping[str, str], own: Mapping[str, str]) -> Iter
         here, there = own.get(what, ""), str(theirs.get(what, ""))
         if here == there or not here or not there:
             continue
-        older_here = _key(here) < _key(there)
-        place = "here" if older_here else f"on {name}"
+        older, newer = sorted((here, there), key=_key)
+        place = "here" if here == older else f"on {name}"
+        python = f" --python python{'.'.join(newer.split('.')[:2])}" if what == "python" else ""
         yield warning(
             f"{name} {what}",
             f"{what} is {here} here and {there} on {name}; a job needs the same on all nodes "
             "for the same numbers",
-            f"git pull && sudo ./install.sh  # {place}, in the checkout of LlamaForge",
+            f"git pull && sudo ./install.sh{python}  # {place}, in the checkout of LlamaForge",
         )
 
 
