@@ -126,9 +126,9 @@ def test_a_job_under_a_quota_is_slower_by_about_that(fleet: Fleet, node: Node) -
     job = fleet.train("slow", 500_000)
     job.until_step(2)
     (pid,) = ranks(node)
-    assert in_group(node, folder, pid)
     fast, free = speed(node, job, pid)
     node.run(*quota, "CPUQuota=25%")
+    assert in_group(node, folder, pid)
     slow, share = speed(node, job, pid)
     assert share < 0.32
     throttled = re.search(r"nr_throttled (\d+)", node.read(f"{folder}/cpu.stat"))
