@@ -100,9 +100,10 @@ class Machine:
         """Whether a local path is there."""
         return os.path.lexists(self.path(name))
 
-    def listed(self, pattern: str) -> list[Path]:
+    def listed(self, pattern: str) -> list[str]:
         """Local paths that match a pattern such as `/sys/class/net/*`, sorted."""
-        return sorted(self.root.glob(pattern.lstrip("/")))
+        found = sorted(self.root.glob(pattern.lstrip("/")))
+        return [f"/{path.relative_to(self.root)}" for path in found]
 
     # ── children: killed when their time is up ────────────────────────────────────────────────
 

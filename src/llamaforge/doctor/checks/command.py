@@ -34,7 +34,7 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:  # noqa: ARG0
 
 def _secure_path(machine: Machine) -> str:
     texts = []
-    for name in ["/etc/sudoers", *_includes(machine)]:
+    for name in ["/etc/sudoers", *machine.listed("/etc/sudoers.d/*")]:
         try:
             texts.append(machine.read(name) or "")
         except CantLook:
@@ -42,10 +42,6 @@ def _secure_path(machine: Machine) -> str:
     pattern = r'^\s*Defaults\s+secure_path\s*=\s*"?([^"\n]+)"?'
     found = re.findall(pattern, "\n".join(texts), re.MULTILINE)
     return found[-1].strip() if found else _USUAL
-
-
-def _includes(machine: Machine) -> list[str]:
-    return [f"/etc/sudoers.d/{path.name}" for path in machine.listed("/etc/sudoers.d/*")]
 
 
 CHECK = Check(

@@ -38,8 +38,7 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
 def _cards(machine: Machine) -> set[str]:
     """Vendors of the PCI devices of class display."""
     found = set()
-    for folder in machine.listed("/sys/bus/pci/devices/*"):
-        name = f"/{folder.relative_to(machine.root)}"
+    for name in machine.listed("/sys/bus/pci/devices/*"):
         if (machine.read(f"{name}/class") or "").startswith("0x03"):
             found.add((machine.read(f"{name}/vendor") or "").strip())
     return found

@@ -27,9 +27,8 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:  # noqa: ARG0
     """Looks for the journal's folder and its setting."""
     if not machine.has("/run/systemd/system"):
         return
-    names = ["/etc/systemd/journald.conf"]
-    names += [f"/{p.relative_to(machine.root)}" for p in
-              machine.listed("/etc/systemd/journald.conf.d/*.conf")]  # fmt: skip
+    drop_ins = machine.listed("/etc/systemd/journald.conf.d/*.conf")
+    names = ["/etc/systemd/journald.conf", *drop_ins]
     text = "\n".join(machine.read(name) or "" for name in names)
     storage = ([*re.findall(r"^\s*Storage\s*=\s*(\w+)", text, re.MULTILINE)] or ["auto"])[-1]
     if storage in ("volatile", "none"):

@@ -15,8 +15,8 @@ TARGETS = ("sleep.target", "suspend.target", "hibernate.target", "hybrid-sleep.t
 def look(machine: Machine, subject: Subject) -> Iterator[Finding]:  # noqa: ARG001
     """Looks for a battery or a desktop, and whether sleeping is ruled out."""
     laptop = any(
-        (machine.read(f"/{p.relative_to(machine.root)}/type") or "").strip() == "Battery"
-        for p in machine.listed("/sys/class/power_supply/*")
+        (machine.read(f"{supply}/type") or "").strip() == "Battery"
+        for supply in machine.listed("/sys/class/power_supply/*")
     )
     desktop = machine.has("/etc/systemd/system/display-manager.service")
     if not laptop and not desktop:
