@@ -18,6 +18,12 @@ def show(node: Node, name: str) -> str:
     return node.run("systemctl", "show", UNIT, "-P", name).stdout.strip()
 
 
+def properties(node: Node, *names: str, unit: str = UNIT) -> dict[str, str]:
+    """Several properties of a unit."""
+    said = node.run("systemctl", "show", unit, "--property", ",".join(names)).stdout
+    return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+
+
 def status(node: Node) -> str:
     """The line that the worker has told systemd."""
     return show(node, "StatusText")

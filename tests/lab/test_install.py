@@ -6,6 +6,7 @@ import json
 import re
 
 from lab import Node
+from service import properties
 
 UNIT = "llamaforge-worker.service"
 DROPIN = f"/etc/systemd/system/{UNIT}.d/50-install.conf"
@@ -24,11 +25,6 @@ def install(node: Node, *options: str, **how: str) -> str:
     return node.run("llamaforge", "worker", "install", *options, timeout=120, **how).stdout
 
 
-def show(node: Node, *names: str) -> dict[str, str]:
-    said = node.run("systemctl", "show", UNIT, "--property", ",".join(names)).stdout
-    return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-
-
 def test_from_nothing_to_active_and_back_to_nothing(installed_node: Node) -> None:
     node = installed_node
     before = node.shell(LISTING).stdout
@@ -36,7 +32,7 @@ def test_from_nothing_to_active_and_back_to_nothing(installed_node: Node) -> Non
     assert DROPIN.rpartition("/")[0] in shown or SETTINGS in shown
     assert node.shell(LISTING).stdout == before  # a dry run changes nothing
     install(node, "--coordinator", "10.0.0.9:29400", "--token-file", "-", input="geheim123\n")
-    assert show(node, "ActiveState", "UnitFileState") == {
+    assert properties(node, "ActiveState", "UnitFileState") == {
         "ActiveState": "active",
         "UnitFileState": "enabled",
     }
@@ -45,7 +41,7 @@ def test_from_nothing_to_active_and_back_to_nothing(installed_node: Node) -> Non
         "runuser", "-u", "llamaforge", "--", "cat", "/etc/llamaforge/token", check=False
     )
     assert hidden.returncode != 0
-    pid = show(node, "MainPID")["MainPID"]
+    pid = properties(node, "MainPID")["MainPID"]
     assert "geheim" not in node.shell(f"tr '\\0' '\\n' </proc/{pid}/environ; ps axww").stdout
     assert (
         "geheim" not in node.shell("journalctl --no-pager; systemctl show llamaforge-worker").stdout
@@ -53,7 +49,7 @@ def test_from_nothing_to_active_and_back_to_nothing(installed_node: Node) -> Non
 
     again = install(node)
     assert "nothing has changed" in again
-    assert show(node, "MainPID")["MainPID"] == pid
+    assert properties(node, "MainPID")["MainPID"] == pid
 
     install(node, "--uninstall")
     stays = node.shell(LISTING).stdout
@@ -61,7 +57,7 @@ def test_from_nothing_to_active_and_back_to_nothing(installed_node: Node) -> Non
     assert "/etc/llamaforge/token" in stays
     assert UNIT not in stays
     install(node)
-    assert show(node, "ActiveState")["ActiveState"] == "active"
+    assert properties(node, "ActiveState")["ActiveState"] == "active"
     install(node, "--uninstall", "--purge")
     assert node.shell(LISTING).stdout == before
 
@@ -95,7 +91,7 @@ def test_every_option_reaches_the_process(installed_node: Node) -> None:
         *("--master-addr", "192.0.2.7", "--master-port", "29555", "--node-rank", "2"),
         *("--world-size", "4", "--nproc-per-node", "3", "--name", "bobs-box"),
     )
-    seen = show(
+    seen = properties(
         node,
         *("ActiveState", "User", "MemoryMax", "CPUQuotaPerSecUSec", "Nice", "CPUSchedulingPolicy"),
         *("CPUAffinity", "NUMAMask", "NUMAPolicy", "WorkingDirectory", "StatusText", "MainPID"),
@@ -120,7 +116,7 @@ def test_every_option_reaches_the_process(installed_node: Node) -> None:
     assert ps == ["bob", "5", "B"]
     environ = node.shell(f"tr '\\0' '\\n' </proc/{pid}/environ").stdout
     assert 'NOTE=a "b" $c' in environ.splitlines()
-    assert "NOTE" not in show(node, "Environment")["Environment"]
+    assert "NOTE" not in properties(node, "Environment")["Environment"]
     inside = f"nsenter -t {pid} -m -- runuser -u bob -- "
     node.shell(f"{inside} touch /home/bob/data/x /mnt/hub/x")
     assert node.shell(f"{inside} ls /home").stdout.split() == ["bob"]

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from lab import Lab, Node
+from service import status
 
 PORT = 29500
 GET = f"""
@@ -31,11 +32,6 @@ def fleet(lab: Lab) -> dict[str, Node]:
         lambda: f"waiting for {address}:{PORT}" in status(nodes["worker"]), 60, "the worker waits"
     )
     return nodes
-
-
-def status(node: Node) -> str:
-    asked = ("systemctl", "show", "llamaforge-worker", "-P", "StatusText")
-    return node.run(*asked).stdout
 
 
 def get(from_: Node, to: Node, path: str) -> str:

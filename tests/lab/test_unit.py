@@ -8,16 +8,12 @@ import re
 import pytest
 
 from lab import Lab, Node
+from service import properties
 
 UNIT = "llamaforge-worker.service"
 SHIPPED = "/srv/llamaforge/packaging/systemd"
 OWN = f"/etc/systemd/system/{UNIT}"
 UNIT_DROPINS = f"{OWN}.d"
-
-
-def show(node: Node, *names: str, unit: str = UNIT) -> dict[str, str]:
-    said = node.run("systemctl", "show", unit, "--property", ",".join(names)).stdout
-    return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
 
 
 def by_hand(node: Node, *edits: tuple[str, str]) -> None:
@@ -41,7 +37,7 @@ def exposure(node: Node, unit: str = UNIT) -> float:
 def test_the_shipped_unit_works_as_it_is(installed_node: Node) -> None:
     node = installed_node
     by_hand(node)
-    now = show(node, "ActiveState", "Type", "User", "NRestarts", "MainPID", "StatusText")
+    now = properties(node, "ActiveState", "Type", "User", "NRestarts", "MainPID", "StatusText")
     assert (now["ActiveState"], now["User"], now["NRestarts"]) == ("active", "llamaforge", "0")
     assert now["StatusText"]
     assert exposure(node) <= 2.0
@@ -69,7 +65,7 @@ def test_a_persons_folders_by_the_documented_drop_in(installed_node: Node) -> No
         (r"^#Environment=HF_HOME=.*$", "Environment=HF_HOME=/mnt/models"),
         (r"^#Environment=MASTER_ADDR.*$", "Environment=MASTER_ADDR=192.0.2.1 NODE_RANK=1"),
     )
-    now = show(node, "ActiveState", "MainPID", "StatusText")
+    now = properties(node, "ActiveState", "MainPID", "StatusText")
     assert now["ActiveState"] == "active"
     assert "192.0.2.1" in now["StatusText"]
     pid = now["MainPID"]
@@ -103,11 +99,11 @@ def test_a_torchrun_line_is_ready_and_not_killed_by_the_watchdog(
         (r"^ExecStart=.*$", f"ExecStart={before}{TORCHRUN}"),
         (r"^WatchdogSec=.*$", "WatchdogSec=2s"),
     )
-    begun = show(node, "ActiveState", "MainPID", "StatusText")
+    begun = properties(node, "ActiveState", "MainPID", "StatusText")
     assert begun["ActiveState"] == "active"
     assert "torchrun" in begun["StatusText"]
     node.run("sleep", "5")  # more than twice the watchdog's patience
-    now = show(node, "ActiveState", "MainPID", "NRestarts", "WatchdogUSec")
+    now = properties(node, "ActiveState", "MainPID", "NRestarts", "WatchdogUSec")
     assert (now["MainPID"], now["NRestarts"]) == (begun["MainPID"], "0")
     affinity = node.read(f"/proc/{now['MainPID']}/status")
     assert re.search(r"^Cpus_allowed_list:\s+0$", affinity, re.MULTILINE)
@@ -124,11 +120,11 @@ def test_a_missing_group_fails_a_unit_and_ours_names_none(installed_node: Node) 
     node.write(f"{folder}/50.conf", "[Service]\nSupplementaryGroups=render\nRestart=no\n")
     started = node.shell("systemctl daemon-reload; systemctl start llamaforge-worker", check=False)
     assert started.returncode != 0
-    assert show(node, "ExecMainStatus")["ExecMainStatus"] == "216"  # GROUP
+    assert properties(node, "ExecMainStatus")["ExecMainStatus"] == "216"  # GROUP
     node.shell(f"rm {folder}/50.conf; systemctl daemon-reload; systemctl reset-failed")
     node.run("llamaforge", "worker", "install")
-    assert show(node, "ActiveState")["ActiveState"] == "active"
-    assert "render" not in show(node, "SupplementaryGroups")["SupplementaryGroups"]
+    assert properties(node, "ActiveState")["ActiveState"] == "active"
+    assert "render" not in properties(node, "SupplementaryGroups")["SupplementaryGroups"]
 
 
 def test_gpus_are_reached_as_far_as_that_can_be_tried_without_one(installed_node: Node) -> None:
@@ -143,7 +139,7 @@ def test_gpus_are_reached_as_far_as_that_can_be_tried_without_one(installed_node
     node.shell("install -m 0640 -g render /dev/null /srv/card")
     node.run("llamaforge", "worker", "install")
     assert node.read("/run/modprobe").split() == ["0", "-u", "-c=0", "NoNewPrivs:", "0"]
-    now = show(node, "SupplementaryGroups", "DevicePolicy", "DeviceAllow", "PrivateDevices")
+    now = properties(node, "SupplementaryGroups", "DevicePolicy", "DeviceAllow", "PrivateDevices")
     assert "render" in now["SupplementaryGroups"].split()
     assert (now["DevicePolicy"], now["PrivateDevices"]) == ("closed", "no")
     assert "char-nvidia" in now["DeviceAllow"]
