@@ -31,6 +31,12 @@ def test_without_root_the_command_for_root_is_named(monkeypatch, capsys):
     assert "sudo llamaforge worker install" in capsys.readouterr().err
 
 
+def test_root_gets_no_service_of_its_own(monkeypatch, capsys):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert install("--lingering") == 2
+    assert "never run as root" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

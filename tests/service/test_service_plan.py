@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from fake_machine import FACTS
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llamaforge.errors import UserError
 from llamaforge.service.dropin import quoted
@@ -11,6 +13,7 @@ from llamaforge.service.gates import version_in
 from llamaforge.service.places import in_home, on_machine, program_of
 from llamaforge.service.plan import Facts, File, Plan, make
 from llamaforge.service.request import Request, merged
+from llamaforge.service.settings_text import settings_file as settings_file_text
 from llamaforge.spec import settings_file
 from llamaforge.spec.fleet import WorkerSettings, variables
 
@@ -210,3 +213,51 @@ def test_paths_are_one_word_in_a_list():
     assert quoted("/mnt/a") == "/mnt/a"
     assert quoted('/mnt/a "b"') == '"/mnt/a \\"b\\""'
     assert quoted("/mnt/100%") == "/mnt/100%%"
+
+
+@pytest.mark.parametrize(
+    ("request_", "named"),
+    [
+        ({"memory": "8"}, "64M are the least"),
+        ({"memory": "63M"}, "--memory is '63M'"),
+        ({"memory": "-1"}, "--memory is '-1'"),
+        ({"cpus": "5-2"}, "--cpus is '5-2'"),
+        ({"cpus": "1,"}, "--cpus is '1,'"),
+        ({"numa_node": "x"}, "--numa-node is 'x'"),
+        ({"workdir": "/x\\"}, "backslash"),
+        ({"exec": "/usr/bin/true \\"}, "backslash"),
+        ({"exec": "/usr/bin/true\nUser=root"}, "line break"),
+    ],
+)
+def test_a_value_that_would_break_the_unit_is_refused(request_, named):
+    with pytest.raises(UserError) as error:
+        make(Request(**request_), FACTS, PLACES)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("request_", "facts", "named"),
+    [
+        ({"user": "toor"}, {"user_group": "root", "user_is_root": True}, "never run as root"),
+        ({"group": "nobodys"}, {"group_exists": False}, "groupadd nobodys"),
+        ({"cpus": "99-100"}, {"cpus": "0-1"}, "this machine has 0-1"),
+        ({"numa_node": "7"}, {"numa_nodes": "0"}, "this machine has 0"),
+    ],
+)
+def test_what_this_machine_has_not_is_refused(request_, facts, named):
+    with pytest.raises(UserError) as error:
+        make(Request(**request_), Facts(systemd=252, running=True, **facts), PLACES)
+    assert named in str(error.value)
+
+
+def test_a_list_may_name_more_than_there_is():
+    facts = Facts(systemd=252, running=True, cpus="0-1", numa_nodes="")
+    assert "CPUAffinity=1-7" in dropin(facts, cpus="1-7")
+    assert "NUMAMask=3" in dropin(facts, numa_node="3")  # a kernel that doesn't say
+
+
+@given(value=st.text(st.characters(min_codepoint=32, exclude_characters="\x7f"), max_size=12))
+def test_every_value_comes_back_from_the_settings_file(value):
+    text = settings_file_text({"HF_HOME": value})
+    read = settings_file.parse(text, "worker.conf", variables(WorkerSettings).values())
+    assert read.values["HF_HOME"] == value

@@ -72,7 +72,7 @@ def test_a_bad_value_is_named_with_its_file() -> None:
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    for content in (b"\xff\xfe", b"#" * (2 << 20)):
+    for content in (b"\xff\xfe", b"#" * (2 << 20), b"export A=b\0c\n"):
         (tmp_path / "f").write_bytes(content)
         with pytest.raises(SpecError):
             read(tmp_path / "f", KNOWN)

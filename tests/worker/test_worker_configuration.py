@@ -53,3 +53,16 @@ def test_only_a_service_reads_the_usual_file(file: Path, monkeypatch: pytest.Mon
     assert Configuration({}, service).settings.master_addr == "a"
     file.unlink()
     assert Configuration({}, service).settings.master_addr is None
+
+
+def test_a_file_in_a_folder_that_is_closed_to_the_worker_is_named(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(self: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(settings_file, "PATH", str(file))
+    monkeypatch.setattr(Path, "stat", closed)
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(SpecError, match=r"worker\.conf can't be read: Permission denied"):
+        Configuration({}, {"SYSTEMD_EXEC_PID": str(os.getpid())})

@@ -87,6 +87,11 @@ def command(**options: Any) -> None:
             "installing a service of the machine needs root",
             hint="run: sudo llamaforge worker install …   (--dry-run shows what it would do)",
         )
+    if os.geteuid() == 0 and lingering:
+        raise UserError(
+            "--lingering is for a person, and you are root: worker and ranks never run as root",
+            hint="leave it out, or run this as that person without sudo",
+        )
     home, program = str(Path.home()), places.program_of(sys.prefix)
     where = places.in_home(os.environ, home, program) if lingering else places.on_machine(program)
     act = _uninstall if options["uninstall"] else _install
@@ -109,7 +114,7 @@ def _install(options: dict[str, Any], places: Places, machine: Machine) -> None:
 
     before = manifest.read(machine.at(places.manifest))
     request = merged(Request() if options["reset"] else before.request, _given(options))
-    facts = machine.facts(request.user, places.token)
+    facts = machine.facts(request.user, places.token, request.group)
     plan = make(request, facts, places, token=_token(options["token_file"]))
     prepared = apply.prepare(plan, before, facts, places, machine)
     if options["dry_run"]:

@@ -37,12 +37,13 @@ class Machine:
         """Where a path of the machine is for us."""
         return self.root / path.lstrip("/")
 
-    def facts(self, user: str, token: str) -> Facts:
+    def facts(self, user: str, token: str, group: str = "") -> Facts:
         """Looks at what a plan must know.
 
         Args:
             user: whom the service shall run as; "" for its own user.
             token: path of the token's file.
+            group: the group that was asked for; "" for none.
 
         Raises:
             UserError: there is no systemd.
@@ -53,6 +54,10 @@ class Machine:
             running=self.at("/run/systemd/system").is_dir(),
             device_groups=tuple(name for name in DEVICE_GROUPS if _group_exists(name)),
             user_group="" if user in ("", SERVICE_USER) else _primary_group(user),
+            user_is_root=_is_root(user),
+            group_exists=not group or _has_group(group),
+            cpus=(self.read("/sys/devices/system/cpu/possible") or "").strip(),
+            numa_nodes=(self.read("/sys/devices/system/node/possible") or "").strip(),
             service_user=_user_exists(SERVICE_USER),
             has_token=self.at(token).is_file(),
             remote=self._remote(),
@@ -177,3 +182,19 @@ def _primary_group(user: str) -> str:
         return grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
     except KeyError:
         return ""
+
+
+def _is_root(user: str) -> bool:
+    try:
+        return pwd.getpwnam(user).pw_uid == 0
+    except KeyError:
+        return False
+
+
+def _has_group(name: str) -> bool:
+    """Asks for this one: a directory service may not list all of its groups."""
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True

@@ -15,7 +15,7 @@ from llamaforge.errors import UserError
 from llamaforge.service import gates, mail, settings_text, shipped
 from llamaforge.service.dropin import HEAD, render
 from llamaforge.service.places import UNIT, Places
-from llamaforge.service.request import SERVICE_USER, Request, check
+from llamaforge.service.request import SERVICE_USER, Request, check, numbers
 
 SYSUSERS = "/usr/local/lib/sysusers.d/llamaforge.conf"
 TMPFILES = "/usr/local/lib/tmpfiles.d/llamaforge.conf"
@@ -32,6 +32,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Those of `video` and `render` that exist."""
     user_group: str = ""
     """The primary group of the person the service shall run as; "" when there is none."""
+    user_is_root: bool = False
+    """Whether that account has root's rights."""
+    group_exists: bool = True
+    """Whether the group that was asked for exists."""
+    cpus: str = ""
+    """Numbers of the processors: `0-7`; "" where the kernel doesn't say."""
+    numa_nodes: str = ""
+    """Numbers of the NUMA nodes; "" where the kernel doesn't say."""
     service_user: bool = False
     """Whether the service's own user exists."""
     has_token: bool = False
@@ -101,6 +109,7 @@ def make(request: Request, facts: Facts, places: Places, *, token: str | None = 
             f"--user is {request.user}, and there is no such account",
             hint=f"make it: sudo useradd --create-home {request.user}",
         )
+    _check_there(request, facts)
     files = (*_packaged(facts, places), *_chosen(request, facts, places, token))
     return Plan(
         request=request,
@@ -108,6 +117,30 @@ def make(request: Request, facts: Facts, places: Places, *, token: str | None = 
         commands=tuple(_commands(places, facts)),
         keeps=(places.token,),
     )
+
+
+def _check_there(request: Request, facts: Facts) -> None:
+    """Refuses what this machine does not have: the unit would fail at every start.
+
+    Raises:
+        UserError: names the option and what there is.
+    """
+    if facts.user_is_root:
+        raise UserError(
+            f"--user is {request.user}: worker and ranks never run as root",
+            hint="name a person, or leave it out: the service has a user of its own",
+        )
+    if not facts.group_exists:
+        raise UserError(
+            f"--group is {request.group}, and there is no such group",
+            hint=f"make it: sudo groupadd {request.group}",
+        )
+    for option, asked, there in (
+        ("--cpus", request.cpus, facts.cpus),
+        ("--numa-node", request.numa_node, facts.numa_nodes),
+    ):
+        if asked and there and not numbers(asked) & numbers(there):
+            raise UserError(f"{option} is {asked}", hint=f"this machine has {there}")
 
 
 def _packaged(facts: Facts, places: Places) -> Iterator[File]:

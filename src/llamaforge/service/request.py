@@ -19,6 +19,8 @@ from llamaforge.spec.fleet import WorkerSettings, variables, worker_settings
 SERVICE_USER = "llamaforge"
 CPU_POLICIES = ("other", "batch", "idle", "fifo", "rr")
 NUMA_POLICIES = ("default", "preferred", "bind", "interleave", "local")
+LEAST_MEMORY = 64 << 20
+"""Bytes; with less the worker can't even start. Who writes 8 means 8G."""
 NOT_ASKED = frozenset({"state_dir", "cache_dir", "token_file", "fleet"})
 """Settings that the unit decides: its folders and its credential."""
 
@@ -103,6 +105,8 @@ def check(request: Request) -> None:
         _whole_path("--path", path)
     for option, line in (("--exec", request.exec), ("--workdir", request.workdir)):
         _one_line(line, option)
+        if line.endswith("\\"):
+            raise UserError(f"{option} ends with a backslash, which joins lines in a unit: {line}")
     if request.workdir:
         _whole_path("--workdir", request.workdir)
     if request.numa_policy in ("bind", "interleave") and not request.numa_node:
@@ -119,26 +123,58 @@ def _nice(value: str) -> bool:
     return re.fullmatch(r"-?\d{1,2}", value) is not None and -20 <= int(value) <= 19
 
 
-_NUMBERS = r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*"
+def _memory(value: str) -> bool:
+    if re.fullmatch(r"[1-9][0-9]?%|100%|infinity", value):
+        return True
+    found = re.fullmatch(r"([1-9][0-9]{0,17})([KMGT]?)", value)
+    return found is not None and int(found[1]) << _SHIFT[found[2]] >= LEAST_MEMORY
+
+
+def numbers(text: str) -> frozenset[int]:
+    """The numbers in a list of numbers and ranges: `0-3,8`.
+
+    Raises:
+        ValueError: it is none, or a range ends before it begins.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        if not re.fullmatch(r"[0-9]{1,4}(-[0-9]{1,4})?", part):
+            raise ValueError(f"{part!r} is neither a number nor a range")
+        first, _, last = part.partition("-")
+        if int(last or first) < int(first):
+            raise ValueError(f"{part} ends before it begins")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+def _numbers(value: str) -> bool:
+    try:
+        return bool(numbers(value))
+    except ValueError:
+        return False
+
+
+_SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _ACCOUNT = r"[a-z_][a-z0-9_-]{0,30}\$?"
 _RULES: dict[str, tuple[str, Callable[[str], bool], str]] = {
     "user": ("--user", _matches(_ACCOUNT), "the name of an account on this machine"),
     "group": ("--group", _matches(_ACCOUNT), "the name of a group on this machine"),
     "memory": (
         "--memory",
-        _matches(r"[1-9]\d*[KMGT]?|[1-9]\d?%|100%|infinity"),
-        "bytes with K, M, G or T (8G), a share of the machine's (80%), or infinity",
+        _memory,
+        "bytes with K, M, G or T (8G; 64M are the least), a share of the machine's (80%), or "
+        "infinity",
     ),
     "cpu": ("--cpu", _matches(r"[1-9]\d*%"), "a percentage of one core: 150% is one and a half"),
     "nice": ("--nice", _nice, "a number from -20 (first) to 19 (last)"),
     "cpu_policy": ("--cpu-policy", CPU_POLICIES.__contains__, "one of " + ", ".join(CPU_POLICIES)),
-    "numa_node": ("--numa-node", _matches(_NUMBERS), "numbers and ranges of nodes: 0 or 0-1"),
+    "numa_node": ("--numa-node", _numbers, "numbers and ranges of nodes: 0 or 0-1"),
     "numa_policy": (
         "--numa-policy",
         NUMA_POLICIES.__contains__,
         "one of " + ", ".join(NUMA_POLICIES),
     ),
-    "cpus": ("--cpus", _matches(_NUMBERS), "numbers and ranges of processors: 0-7,16"),
+    "cpus": ("--cpus", _numbers, "numbers and ranges of processors: 0-7,16"),
     "mail_to": ("--mail-to", _matches(r"[^@\s<>,]+@[^@\s<>,]+|[a-z_][a-z0-9_-]*"), "an address"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping
 
@@ -29,10 +30,17 @@ def settings_file(values: Mapping[str, str]) -> str:
         lines = textwrap.wrap(meaning[name], 96, initial_indent="# ", subsequent_indent="# ")
         default = "" if field.default in (None, msgspec.NODEFAULT) else field.default
         lines.append(
-            f"{variable}={values[variable]}" if variable in values else f"#{variable}={default}"
+            f"{variable}={_value(values[variable])}"
+            if variable in values
+            else f"#{variable}={default}"
         )
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
+
+
+def _value(text: str) -> str:
+    """A value as `spec.settings_file` reads it back: in quotes where it would be cut otherwise."""
+    return f'"{text}"' if re.search(r"""^["']|\s#|^\s|\s$""", text) else text
 
 
 def environment_file(values: Mapping[str, str]) -> str:

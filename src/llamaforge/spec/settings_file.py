@@ -59,6 +59,8 @@ def read(path: Path, known: Iterable[str]) -> SettingsFile:
         raise SpecError(f"{path} is not a text file: {why.reason} at byte {why.start}") from why
     if len(content) > LARGEST:
         raise SpecError(f"{path} has more than {LARGEST} bytes: it is no settings file")
+    if "\0" in text:  # no variable can hold one, so that no rank would start
+        raise SpecError(f"{path} is not a text file: it holds a zero byte")
     return parse(text, str(path), known)
 
 
@@ -67,7 +69,7 @@ def parse(text: str, path: str, known: Iterable[str]) -> SettingsFile:
     names = list(known)
     values: dict[str, str] = {}
     exports: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         where = f"{path}:{number}"
         if not (stripped := line.strip()) or stripped.startswith("#"):
             continue

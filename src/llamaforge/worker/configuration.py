@@ -84,9 +84,20 @@ class Configuration:
         if named:
             return settings_file.read(Path(named), known)
         usual = Path(settings_file.PATH)
-        if unit.runs_us(self._environ) and usual.exists():
+        if unit.runs_us(self._environ) and _stands(usual):
             return settings_file.read(usual, known)
         return None
+
+
+def _stands(path: Path) -> bool:
+    """Whether a file is there; one in a folder that is closed to us is, and reading it says so."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _different(one: WorkerSettings, other: WorkerSettings) -> list[str]:
