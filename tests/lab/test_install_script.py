@@ -149,6 +149,23 @@ def test_too_little_room_is_noticed_before_anything_is_downloaded(node: Node) ->
     assert node.shell("ls /small/x/libraries 2>/dev/null || true").stdout == ""
 
 
+def test_another_place_is_where_the_service_starts_and_what_is_removed(lab: Lab) -> None:
+    node = lab.add("elsewhere", image="installed")
+    node.boot()
+    node.shell(COPY)
+    # The libraries can't be downloaded here: they are those of the usual place.
+    node.shell(f"mkdir -p /srv/ours/libraries && ln -s {PREFIX}/libraries/* /srv/ours/libraries/")
+    node.write("/srv/ours/data.txt", "not LlamaForge's")
+    where = ("--prefix", "/srv/ours")
+    script(node, *where, "--torch", "cpu", "--", "--coordinator", "192.0.2.1:29400")
+    assert node.run("systemctl", "is-active", UNIT).stdout.strip() == "active"
+    running = node.shell(f"tr '\\0' ' ' </proc/{pid(node)}/cmdline").stdout
+    assert running.startswith("/srv/ours/versions/")
+    script(node, *where, "--uninstall", "--purge")
+    assert node.shell("ls -A /srv/ours").stdout.split() == ["data.txt"]
+    node.power_cut()
+
+
 def test_removed_nothing_is_left(node: Node) -> None:
     script(node, "--uninstall", "--purge")
     left = "ls -d /opt/llamaforge /usr/local/bin/llamaforge /etc/llamaforge /var/lib/llamaforge*"
