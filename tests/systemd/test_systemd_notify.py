@@ -43,6 +43,11 @@ def test_each_word_is_one_datagram(manager: socket.socket) -> None:
     assert heard[4] == "STOPPING=1\nEXTEND_TIMEOUT_USEC=12500000"
 
 
+def test_a_path_that_is_no_text_ends_nothing(manager: socket.socket) -> None:
+    Notify("notify").status("HF_HOME=/mnt/\udcff is not there")
+    assert manager.recv(4096) == b"STATUS=HF_HOME=/mnt/? is not there"
+
+
 def test_a_name_in_the_abstract_namespace_is_reached() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         name = f"llamaforge-test-{os.getpid()}"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from llamaforge.systemd.ready import announce
+from llamaforge.systemd.ready import announce, is_torchrun
 
 ROOT = Path(__file__).resolve().parents[2]
+TORCHRUN = ["python3", "-m", "torch.distributed.run", "a.py"]
 HOOK = ROOT / "packaging" / "python" / "llamaforge_ready.pth"
 
 
@@ -36,7 +37,7 @@ def heard(manager: socket.socket) -> list[str]:
 
 def test_the_main_process_is_reported_ready_and_unwatched(manager):
     environ = {"NOTIFY_SOCKET": "notify", "SYSTEMD_EXEC_PID": str(os.getpid())}
-    assert announce(environ)
+    assert announce(environ, TORCHRUN)
     said = heard(manager)
     assert said[0] == "WATCHDOG_USEC=0"
     assert said[-1] == "READY=1"
@@ -44,7 +45,7 @@ def test_the_main_process_is_reported_ready_and_unwatched(manager):
 
 
 def test_a_child_of_the_service_says_nothing(manager):
-    assert not announce({"NOTIFY_SOCKET": "notify", "SYSTEMD_EXEC_PID": "1"})
+    assert not announce({"NOTIFY_SOCKET": "notify", "SYSTEMD_EXEC_PID": "1"}, TORCHRUN)
     assert heard(manager) == []
 
 
@@ -68,6 +69,37 @@ def test_the_hook_speaks_for_torchrun(manager, tmp_path):
 def test_the_hook_leaves_other_programs_alone(manager, tmp_path):
     started(tmp_path, "-c", "pass")
     assert heard(manager) == []
+
+
+@pytest.mark.parametrize(
+    "words", ["--launcher torchrun", "-m torch.distributed.run", "/x/torchrun"]
+)
+def test_a_program_that_only_names_torchrun_speaks_for_itself(manager, tmp_path, words):
+    script = tmp_path / "notifies.py"
+    script.write_text("import os\nassert 'NOTIFY_SOCKET' in os.environ\n")
+    started(tmp_path, str(script), *words.split())
+    assert heard(manager) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "is_it"),
+    [
+        ("python3 -m torch.distributed.run --nnodes=2 a.py", True),
+        ("python3 -u -X dev -W ignore -m torch.distributed.run a.py", True),
+        ("python3 -umtorch.distributed.run a.py", True),
+        ("python3 --check-hash-based-pycs never -Im torch.distributed.run", True),
+        ("/v/bin/python3 /v/bin/torchrun a.py", True),
+        ("python3 a.py -m torch.distributed.run", False),
+        ("python3 -m mine torchrun", False),
+        ("python3 -c pass torchrun", False),
+        ("python3 -X torchrun a.py", False),
+        ("python3 - torchrun", False),
+        ("python3 -m", False),
+        ("python3", False),
+    ],
+)
+def test_torchrun_is_told_from_its_name_among_arguments(command, is_it):
+    assert is_torchrun(command.split()) is is_it
 
 
 def test_the_hook_is_one_line_that_python_runs():

@@ -58,7 +58,7 @@ def test_only_a_service_reads_the_usual_file(file: Path, monkeypatch: pytest.Mon
 def test_a_file_in_a_folder_that_is_closed_to_the_worker_is_named(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def closed(self: Path, **_: object) -> None:
+    def closed(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(settings_file, "PATH", str(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hypothesis import given
@@ -66,3 +67,15 @@ def test_a_torn_file_or_a_missing_folder_costs_no_start(tmp_path: Path) -> None:
     assert Restarts(tmp_path).begin() == 0
     assert Restarts(tmp_path / "gone").begin() == 0
     assert Restarts(None).begin() == 0
+
+
+def test_what_a_rank_left_in_its_place_costs_no_start(tmp_path: Path) -> None:
+    (tmp_path / "starts.json").mkdir()
+    (tmp_path / "starts.new").mkdir()
+    restarts = Restarts(tmp_path)
+    assert restarts.begin() == 0
+    restarts.forget()
+    for path in tmp_path.iterdir():
+        path.rmdir()
+    os.mkfifo(tmp_path / "starts.json")
+    assert Restarts(tmp_path).begin() == 0

@@ -72,7 +72,7 @@ class Notify:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as way:
                 way.settimeout(_PATIENCE)
-                way.sendto(message.encode(), self._address)
+                way.sendto(message.encode(errors="replace"), self._address)
         except OSError as why:  # a manager that restarts must not end the service
             log.debug("the service manager did not hear %r: %s", message, why)
 

@@ -7,6 +7,8 @@ works; systemd has its READY meanwhile, so nothing is held up, and no crash is t
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,8 @@ FREE = 2
 FIRST, LONGEST = 1.0, 30.0
 """Seconds of pause: doubled from crash to crash."""
 REMEMBERED = 64
+LARGEST = 1 << 16
+"""Bytes that are read of the file."""
 
 
 def pause(crashes: int) -> float:
@@ -62,12 +66,15 @@ class Restarts:
     def forget(self) -> None:
         """An orderly end, or a long calm: earlier crashes count no more."""
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            _remove(self._path)
 
     def _read(self) -> list[float]:
         assert self._path is not None
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=list[float])
+            # Ranks write here, too: a FIFO in its place must not hold up the start.
+            handle = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(handle, "rb") as file:
+                return msgspec.json.decode(file.read(LARGEST), type=list[float])
         except (OSError, msgspec.MsgspecError):  # none yet, or torn by the crash
             return []
 
@@ -78,4 +85,10 @@ class Restarts:
             aside.write_bytes(msgspec.json.encode(starts))
             aside.replace(self._path)
         except OSError:  # a full /run: pauses are a courtesy, not worth an end
-            aside.unlink(missing_ok=True)
+            _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file where that can be done: ranks write here, too, and may have left a folder."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
