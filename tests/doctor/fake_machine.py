@@ -13,7 +13,7 @@ from llamaforge.doctor.examine import examine
 from llamaforge.doctor.finding import Finding, Severity
 from llamaforge.doctor.machine import MISSING, Done, Machine
 from llamaforge.doctor.subject import Subject
-from llamaforge.doctor.unit import UNIT
+from llamaforge.service.places import UNIT
 
 TIMED_OUT = Done(-9, "", "did not end", timed_out=True)
 PYTHON = "/opt/llamaforge/current/bin/python"

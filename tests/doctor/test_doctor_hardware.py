@@ -9,7 +9,7 @@ import pytest
 from doctor.fake_machine import PROGRAM, PYTHON, FakeMachine
 from llamaforge.doctor.checks import cgroups, gpu, memory, selinux, sleep, wsl
 from llamaforge.doctor.finding import Severity
-from llamaforge.doctor.unit import UNIT
+from llamaforge.service.places import UNIT
 
 GROUP = "/sys/fs/cgroup/system.slice/llamaforge-worker.service"
 PLENTY = "MemTotal:  32000000 kB\nMemAvailable: 30000000 kB\nSwapTotal: 9 kB\nSwapFree: 9 kB\n"

@@ -10,7 +10,7 @@ from doctor.fake_machine import FakeMachine
 from llamaforge.doctor.checks import journal, lingering, ports, reachable, service
 from llamaforge.doctor.contact import Contact
 from llamaforge.doctor.finding import Severity
-from llamaforge.doctor.unit import UNIT
+from llamaforge.service.places import UNIT
 
 START, UNMASK = (f"systemctl {verb} llamaforge-worker" for verb in ("start", "unmask"))
 ALL = (service, ports, reachable, journal, lingering)

@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 import msgspec
 
 from llamaforge.doctor.machine import Machine
+from llamaforge.service.places import UNIT
 
-UNIT = "llamaforge-worker.service"
 PROPERTIES = (
     *("LoadState", "ActiveState", "SubState", "Result", "UnitFileState", "NeedDaemonReload"),
     *("MainPID", "NRestarts", "ExecMainCode", "ExecMainStatus", "StatusText", "FragmentPath"),

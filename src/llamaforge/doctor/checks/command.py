@@ -12,8 +12,9 @@ from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, warning
 from llamaforge.doctor.machine import CantLook, Machine
 from llamaforge.doctor.subject import Subject
+from llamaforge.service.places import on_machine
 
-INSTALLED = "/opt/llamaforge/current/bin/llamaforge"
+INSTALLED = f"{on_machine().program}/bin/llamaforge"
 _USUAL = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -9,16 +9,16 @@ from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, error
 from llamaforge.doctor.machine import Machine
 from llamaforge.doctor.subject import Subject
+from llamaforge.service.places import on_machine
 
-TOKEN = "/etc/llamaforge/token"
-MAIL = "/etc/llamaforge/mail.conf"
+PLACES = on_machine()
 
 
 def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
     """Looks at modes; never at contents."""
-    token = subject.get("LLAMAFORGE_TOKEN_FILE") or TOKEN
+    token = subject.get("LLAMAFORGE_TOKEN_FILE") or PLACES.token
     fleet = [path] if (path := subject.get("LLAMAFORGE_FLEET")) else []
-    for path in (token, MAIL, *fleet):
+    for path in (token, PLACES.mail_settings, *fleet):
         status = machine.status(path)
         if status is None:
             if path == token and subject.coordinator and not fleet:
