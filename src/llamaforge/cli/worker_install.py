@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +198,7 @@ def _token(file: str | None) -> str | None:
     return token
 
 
-def _print(options: dict[str, Any], lines: Any, data: dict[str, Any]) -> None:
+def _print(options: dict[str, Any], lines: Iterable[str], data: dict[str, Any]) -> None:
     if options["as_json"]:
         click.echo(json.dumps(data, indent=1))
         return

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -388,7 +388,7 @@ class Generation:
         self.deadline = self._clock() + END_SECONDS
         self._tell_all("end", reason)
 
-    def _tell_all(self, how: Any, reason: str) -> None:
+    def _tell_all(self, how: Literal["checkpoint", "end"], reason: str) -> None:
         for node in dict.fromkeys(self._alive.values()):
             self._send(node, StopRanks(job_id=self.job.id, how=how, reason=reason))
 
