@@ -440,6 +440,8 @@ install_service() {
 lock() {
   [[ $dry_run == no ]] || return 0
   mkdir -p "$prefix"
+  # Closed to others: who can open it can hold it, and nobody could install any more.
+  (umask 077 && : >>"$prefix/.lock") && chmod 600 "$prefix/.lock"
   exec 9>"$prefix/.lock"
   flock -n 9 || fail 1 "another install.sh is at work in $prefix" "wait for it, then run this again"
 }
@@ -477,6 +479,7 @@ do_rollback() {
 
 do_uninstall() {
   local flags=() folder
+  [[ ! -d $prefix ]] || lock
   mapfile -t flags < <(service_flags)
   [[ $purge == no ]] || flags+=(--purge)
   if [[ -x $prefix/current/bin/llamaforge ]]; then

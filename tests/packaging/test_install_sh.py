@@ -57,6 +57,16 @@ def test_a_process_that_ends_while_they_are_listed_is_no_failure(tmp_path):
     assert "Done:" in done.stdout
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root installs for the whole machine")
+def test_nobody_else_can_hold_the_lock_and_keep_root_from_installing(tmp_path):
+    (tmp_path / ".lock").touch(0o644)
+    (tmp_path / "previous").symlink_to("versions/1")
+    (tmp_path / "versions/1").mkdir(parents=True)
+    (tmp_path / "versions/1/complete").touch()
+    script("--rollback", "--no-service", "--prefix", str(tmp_path))
+    assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o600
+
+
 def test_the_same_source_has_the_same_name_and_another_torch_other_libraries(tmp_path):
     def planned(torch: str, path: str = "") -> list[str]:
         environ = {"PATH": f"{path}:{os.environ['PATH']}"} if path else {}

@@ -170,6 +170,24 @@ async def test_there_is_room_for_so_many_and_no_more(monkeypatch: pytest.MonkeyP
     await port.stop()
 
 
+async def test_nobody_can_keep_the_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_port, "EACH", 2)
+    port = PeerPort(settings(peer_port=0), lambda: FIGURES)
+    await port.start(None)
+    held = [await asyncio.open_connection("127.0.0.1", port.port) for _ in range(2)]
+    assert await refused(port.port)
+    monkeypatch.setattr(peer_door, "origin", lambda _: "192.0.2.1")
+    assert (await get(port, "/health"))[0] == 200
+    for _, writer in held:
+        writer.close()
+    await port.stop()
+
+
+def test_users_of_this_machine_count_as_one() -> None:
+    assert peer_door.origin("127.0.0.1") == peer_door.origin("127.9.9.9") == peer_door.origin("::1")
+    assert peer_door.origin("::ffff:192.0.2.1") == peer_door.origin("192.0.2.1") == "192.0.2.1"
+
+
 async def test_who_dawdles_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_door, "STAY_SECONDS", 0.05)
     port = PeerPort(settings(peer_port=0), lambda: FIGURES)

@@ -12,7 +12,6 @@ from collections.abc import MutableMapping, Sequence
 
 from llamaforge.systemd.notify import Notify
 
-
 _TORCHRUN = "torch.distributed.run"
 
 

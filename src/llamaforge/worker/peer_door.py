@@ -9,6 +9,7 @@ from typing import cast
 
 from aiohttp.web_server import Server
 
+from llamaforge.spec.networks import canonical
 from llamaforge.worker.peer_guard import Guard
 
 STAY_SECONDS = 10.0
@@ -25,11 +26,16 @@ class Door(asyncio.Protocol):
         protocols: makes what speaks HTTP.
         inside: all connections that were let in.
         most: how many may be.
+        each: how many of them may have the same origin.
     """
 
-    def __init__(self, guard: Guard, protocols: Server, inside: set[Door], *, most: int) -> None:
+    def __init__(
+        self, guard: Guard, protocols: Server, inside: set[Door], *, most: int, each: int
+    ) -> None:
         self._guard, self._protocols = guard, protocols
-        self._inside, self._most = inside, most
+        self._inside, self._most, self._each = inside, most, each
+        self.origin = ""
+        """Where it comes from."""
         self._http: asyncio.Protocol | None = None
         self._leave: asyncio.TimerHandle | None = None
 
@@ -37,14 +43,18 @@ class Door(asyncio.Protocol):
         """Lets in or resets."""
         stream = cast("asyncio.Transport", transport)
         peer = stream.get_extra_info("peername")
-        full = len(self._inside) >= self._most
-        if peer is None or not self._guard.allows(peer[0]) or full:
+        if peer is None or not self._guard.allows(peer[0]) or self._is_full(origin(peer[0])):
             reset(stream)
             return
+        self.origin = origin(peer[0])
         self._inside.add(self)
         self._leave = asyncio.get_running_loop().call_later(STAY_SECONDS, reset, stream)
         self._http = self._protocols()
         self._http.connection_made(stream)
+
+    def _is_full(self, newcomer: str) -> bool:
+        same = sum(door.origin == newcomer for door in self._inside)
+        return len(self._inside) >= self._most or same >= self._each
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Makes room."""
@@ -72,6 +82,12 @@ class Door(asyncio.Protocol):
         """Hands on."""
         if self._http is not None:
             self._http.resume_writing()
+
+
+def origin(peer: str) -> str:
+    """What connections are counted by: the address; this machine's users are one."""
+    address = canonical(peer)
+    return "here" if address.is_loopback else str(address)
 
 
 def reset(transport: asyncio.Transport) -> None:

@@ -31,6 +31,8 @@ TRIES = 100
 """Ports that are tried, one after the other."""
 CONNECTIONS = 64
 """Connections at a time; more are refused."""
+EACH = 16
+"""Of them, from one address: a user of this machine can't keep the fleet out."""
 LINE_BYTES = 8192
 """The longest line of a request."""
 
@@ -137,7 +139,7 @@ class PeerPort:
         yield from filter(None, (self._coordinator_host(), self._settings.master_addr))
 
     def _door(self) -> Door:
-        return Door(self._guard, self._protocols, self._open, most=CONNECTIONS)
+        return Door(self._guard, self._protocols, self._open, most=CONNECTIONS, each=EACH)
 
     async def _bound(self, port: int) -> bool:
         host = self._settings.peer_host

@@ -73,7 +73,7 @@ class Restarts:
         try:
             # Ranks write here, too: a FIFO in its place must not hold up the start.
             handle = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(handle, "rb") as file:
+            with os.fdopen(handle, "rb") as file:
                 return msgspec.json.decode(file.read(LARGEST), type=list[float])
         except (OSError, msgspec.MsgspecError):  # none yet, or torn by the crash
             return []
