@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import shlex
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
 from llamaforge.doctor.contact import Contact
-from llamaforge.doctor.machine import CantLook, Done, Machine
+from llamaforge.doctor.host import Host, is_address, port_in
+from llamaforge.doctor.interfaces import links, route
+from llamaforge.doctor.machine import CantLook, Machine
 from llamaforge.doctor.packet_filter import Network
 from llamaforge.doctor.unit import Unit, find
 from llamaforge.errors import SpecError
@@ -22,16 +22,6 @@ HEALTH = "/health"
 PEER_PORTS = 4
 """From the first one on, where a worker is looked for."""
 OTHERS = ("HF_HOME", "TRANSFORMERS_CACHE", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "XDG_")
-
-
-class Host(NamedTuple):
-    """Another machine of the fleet, as somebody named it."""
-
-    name: str
-    """A host name or an address."""
-    port: int
-    named_by: str
-    """The setting or option that names it."""
 
 
 class Subject:
@@ -67,7 +57,7 @@ class Subject:
 
         On the host of torchrun's store that is the next one.
         """
-        host = _host(text, 0, "--peer")
+        host = Host.parse(text, 0, "--peer")
         if host.port:
             return host
         for address in self.addresses(host.name)[:1]:
@@ -146,12 +136,12 @@ class Subject:
     @property
     def peer_port(self) -> int:
         """The worker's first port."""
-        return _port(self.get("LLAMAFORGE_PEER_PORT"), PEER_PORT)
+        return port_in(self.get("LLAMAFORGE_PEER_PORT"), PEER_PORT)
 
     @property
     def master_port(self) -> int:
         """The port of torchrun's store."""
-        return _port(self.get("MASTER_PORT"), 29500)
+        return port_in(self.get("MASTER_PORT"), 29500)
 
     @property
     def state_dirs(self) -> list[str]:
@@ -179,7 +169,7 @@ class Subject:
     def coordinator(self) -> Host | None:
         """The coordinator that the settings name."""
         given = self.get("LLAMAFORGE_COORDINATOR")
-        return _host(given, CONTROL_PORT, "LLAMAFORGE_COORDINATOR") if given else None
+        return Host.parse(given, CONTROL_PORT, "LLAMAFORGE_COORDINATOR") if given else None
 
     @property
     def master(self) -> Host | None:
@@ -202,7 +192,7 @@ class Subject:
 
     def addresses(self, host: str) -> list[str]:
         """The addresses of a host name, asked for once."""
-        if _is_address(host):
+        if is_address(host):
             return [host]
         with self._lock:
             if host not in self._resolved:
@@ -259,49 +249,8 @@ class Subject:
         return own[0][1] if own else "127.0.0.1"
 
 
-def links(machine: Machine) -> list[dict[str, Any]]:
-    """All interfaces with their addresses, as `ip -j addr` shows them; empty where it can't."""
-    return _json(machine.run("ip", "-j", "addr"))
-
-
-def route(machine: Machine, address: str) -> dict[str, Any]:
-    """How packets go to an address: `dev`, `prefsrc`, …; empty where there is no way."""
-    found = _json(machine.run("ip", "-j", "route", "get", address))
-    return found[0] if found else {}
-
-
-def _json(done: Done) -> list[dict[str, Any]]:
-    try:
-        return list(json.loads(done.out)) if done.code == 0 else []
-    except ValueError:
-        return []
-
-
-def _host(text: str, port: int, named_by: str) -> Host:
-    """`HOST`, `HOST:PORT`, `[V6]:PORT` or a bare IPv6 address."""
-    if text.startswith("["):
-        name, _, rest = text[1:].partition("]")
-        return Host(name, _port(rest.lstrip(":"), port), named_by)
-    name, colon, rest = text.rpartition(":")
-    if colon and ":" not in name:
-        return Host(name, _port(rest, port), named_by)
-    return Host(text, port, named_by)
-
-
-def _port(text: str, default: int) -> int:
-    return int(text) if text.isdecimal() and int(text) < 65536 else default
-
-
 def _given(path: str) -> list[str]:
     return [path] if path else []
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_network(text: str) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, error, note, warning
+from llamaforge.doctor.host import Host
 from llamaforge.doctor.machine import Machine
-from llamaforge.doctor.subject import HEALTH, Host, Subject
+from llamaforge.doctor.subject import HEALTH, Subject
 
 SKEW = 2.0
 """Seconds; the clocks are told in whole seconds, so less can't be seen."""

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from llamaforge.doctor.check import Check
 from llamaforge.doctor.contact import Contact
 from llamaforge.doctor.finding import Finding, error, note
+from llamaforge.doctor.host import Host
 from llamaforge.doctor.machine import Machine
-from llamaforge.doctor.subject import Host, Subject
+from llamaforge.doctor.subject import Subject
 
 
 def look(machine: Machine, subject: Subject) -> Iterator[Finding]:

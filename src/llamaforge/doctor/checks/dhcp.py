@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, note, warning
+from llamaforge.doctor.interfaces import links
 from llamaforge.doctor.machine import Machine
-from llamaforge.doctor.subject import Subject, links
+from llamaforge.doctor.subject import Subject
 
 
 def look(machine: Machine, subject: Subject) -> Iterator[Finding]:

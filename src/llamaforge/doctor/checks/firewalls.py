@@ -12,8 +12,9 @@ from llamaforge.doctor import firewall
 from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, error, warning
 from llamaforge.doctor.firewall import Wall
+from llamaforge.doctor.interfaces import route
 from llamaforge.doctor.machine import Machine
-from llamaforge.doctor.subject import Subject, route
+from llamaforge.doctor.subject import Subject
 from llamaforge.spec.fleet import CONTROL_PORT
 
 SOME_ADDRESS = "203.0.113.1"

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, error, note, warning
+from llamaforge.doctor.interfaces import links, route
 from llamaforge.doctor.machine import Machine
-from llamaforge.doctor.subject import Subject, links, route
+from llamaforge.doctor.subject import Subject
 
 _INSIDE = ("docker", "br-", "virbr", "veth", "podman", "cni", "lxc", "lo")
 """How interfaces begin that lead to containers of this machine only."""

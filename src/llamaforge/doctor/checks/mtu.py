@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, error
+from llamaforge.doctor.host import Host
+from llamaforge.doctor.interfaces import links, route
 from llamaforge.doctor.machine import Machine
-from llamaforge.doctor.subject import HEALTH, Host, Subject, links, route
+from llamaforge.doctor.subject import HEALTH, Subject
 
 HEADERS = {4: 52, 6: 72}
 """Bytes of IP and TCP headers with the options that Linux sends."""

@@ -10,8 +10,9 @@ from llamaforge.doctor.checks import reachable
 from llamaforge.doctor.checks.coordinator import tried
 from llamaforge.doctor.contact import Answer
 from llamaforge.doctor.finding import Finding, error, note, warning
+from llamaforge.doctor.host import Host
 from llamaforge.doctor.machine import Machine
-from llamaforge.doctor.subject import HEALTH, Host, Subject
+from llamaforge.doctor.subject import HEALTH, Subject
 
 _VERSIONS = """
 import importlib.metadata as m, json, platform

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, warning
+from llamaforge.doctor.interfaces import route
 from llamaforge.doctor.machine import Machine
-from llamaforge.doctor.subject import Subject, route
+from llamaforge.doctor.subject import Subject
 
 SHARE = 0.01
 """Of the packets sent again above which a link is bad."""
