@@ -70,9 +70,10 @@ def test_journalctl_as_in_the_guide(worker: Node) -> None:
     since = worker.run("journalctl", "-u", UNIT, "--since", "1 hour ago", "-o", "cat").stdout
     assert "waiting for a job" in since
     assert worker.run("journalctl", "-u", UNIT, "--since", "+1h", "-q", check=False).stdout == ""
-    follower = worker.spawn("journalctl", "-u", UNIT, "-f", "-n", "0", "-o", "cat")
-    worker.run("systemctl", "reload", UNIT)
+    follower = worker.spawn("journalctl", "-u", UNIT, "-f", "-n", "1", "-o", "cat")
     assert follower.stdout is not None
+    assert follower.stdout.readline()  # from here on it follows
+    worker.run("systemctl", "reload", UNIT)
     assert any("settings read again" in line for line in iter(follower.stdout.readline, ""))
     follower.kill()
     follower.communicate()
