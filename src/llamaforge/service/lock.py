@@ -24,12 +24,13 @@ def alone(path: Path) -> Iterator[None]:
     kind = os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     handle = os.open(path, kind | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as why:
+            raise Occupied(
+                "another `llamaforge worker install` is under way",
+                hint=f"wait for it, then run this again (it holds {path})",
+            ) from why
         yield
-    except BlockingIOError as why:
-        raise Occupied(
-            "another `llamaforge worker install` is under way",
-            hint=f"wait for it, then run this again (it holds {path})",
-        ) from why
     finally:
         os.close(handle)
