@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+
 from examples.datasets import make_alpaca_1k as maker
 from examples.datasets.families import FAMILIES
 from examples.datasets.families.knowledge import CAPITALS, OPPOSITES
