@@ -11,16 +11,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from llamaforge.cli.setting_options import setting_options
 from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.service.request import CPU_POLICIES, NUMA_POLICIES, Request, asked_settings, merged
-from llamaforge.spec.fleet import WorkerSettings, meanings
 
 if TYPE_CHECKING:
     from llamaforge.service.apply import Prepared
@@ -34,18 +34,8 @@ FLAGS: tuple[str, ...] = (
 """Options that are fields of a `Request` as they stand."""
 
 
-def _settings_options(function: Callable[..., None]) -> Callable[..., None]:
-    """One option for each setting of the worker."""
-    meaning = meanings(WorkerSettings)
-    for name, variable in reversed(asked_settings().items()):
-        flag, text = f"--{name.replace('_', '-')}", meaning[name]
-        text = f"{text[0].upper()}{text[1:]}."
-        function = click.option(flag, f"setting_{name}", metavar=variable, help=text)(function)
-    return function
-
-
 @click.command("install")
-@_settings_options
+@setting_options(asked_settings(), prefix="setting_")
 @click.option("--token-file", metavar="FILE", help="The fleet's token; - reads standard input.")
 @click.option("--user", metavar="NAME", help="Run as this person, not as the user llamaforge.")
 @click.option("--group", metavar="NAME", help="With --user: another group than the person's.")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llamaforge.spec.versions import differ
+
 Versions = Mapping[str, Mapping[str, str]]
 """By node: the versions that its worker names."""
 
@@ -31,7 +33,7 @@ def _between(now: Versions) -> list[str]:
     for other in others:
         for what in _DECIDE:
             mine, theirs = now[first].get(what, ""), now[other].get(what, "")
-            if mine != theirs:
+            if differ(what, mine, theirs):
                 told.append(f"{first} has {what} {mine or '?'}, {other} has {theirs or '?'}")
     return told
 
@@ -42,6 +44,6 @@ def _since(now: Versions, before: Versions) -> list[str]:
     for node in sorted(set(now) & set(before)):
         for what in _DECIDE:
             old, new = before[node].get(what, ""), now[node].get(what, "")
-            if old != new:
+            if differ(what, old, new):
                 told.append(f"{node} had {what} {old or '?'} before, it has {new or '?'} now")
     return told

@@ -6,8 +6,9 @@ the count needs no privilege, unlike the kernel's log.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+
+from llamaforge.spec import oom
 
 _UNLIMITED = 1 << 60
 """Bytes; version 1 of control groups writes a number like this where there is no limit."""
@@ -35,8 +36,7 @@ class OomKills:
 
     def _count(self) -> int:
         text = _text(self._group / "memory.events") or _text(self._group / "memory.oom_control")
-        found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
-        return int(found[1]) if found else 0
+        return oom.kills(text) or 0
 
     def _limit(self) -> int | None:
         text = _text(self._group / "memory.max") or _text(self._group / "memory.limit_in_bytes")

@@ -14,6 +14,7 @@ from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, error, note, warning
 from llamaforge.doctor.machine import CantLook, Machine
 from llamaforge.doctor.subject import Subject
+from llamaforge.spec import oom
 
 LEAST = 2 << 30
 """Bytes below which not even a small model trains."""
@@ -67,8 +68,9 @@ def oom_kills(machine: Machine, group: str) -> int:
         f"/sys/fs/cgroup/unified{group}/memory.events",
     )
     for name in names:
-        if found := re.search(r"^oom_kill (\d+)$", machine.read(name) or "", re.MULTILINE):
-            return int(found[1])
+        count = oom.kills(machine.read(name) or "")
+        if count is not None:
+            return count
     return 0
 
 

@@ -13,6 +13,7 @@ from llamaforge.doctor.finding import Finding, error, note, warning
 from llamaforge.doctor.host import Host
 from llamaforge.doctor.machine import Machine
 from llamaforge.doctor.subject import HEALTH, Subject
+from llamaforge.spec.versions import differ
 
 _VERSIONS = """
 import importlib.metadata as m, json, platform
@@ -75,6 +76,9 @@ def _drift(name: str, theirs: Mapping[str, str], own: Mapping[str, str]) -> Iter
     for what in ("python", "torch", "llamaforge"):
         here, there = own.get(what, ""), str(theirs.get(what, ""))
         if here == there or not here or not there:
+            continue
+        if not differ(what, here, there):
+            yield note(f"{name} {what}", f"{what} is {here} here and {there} on {name}: no matter")
             continue
         older, newer = sorted((here, there), key=_key)
         place = "here" if here == older else f"on {name}"

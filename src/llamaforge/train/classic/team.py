@@ -17,6 +17,7 @@ import torch
 from llamaforge import __version__
 from llamaforge.errors import UserError
 from llamaforge.spec.fleet import NETWORK_TIMEOUT
+from llamaforge.spec.versions import decisive
 from llamaforge.train.classic.exchange import Exchange
 from llamaforge.train.classic.launch import Launch
 from llamaforge.train.classic.network import agree, own_address
@@ -97,10 +98,10 @@ def hello(
 
 
 def own_versions() -> dict[str, str]:
-    """What this process runs. Micro releases and build tags (`+cpu`) make no difference."""
-    python = ".".join(platform.python_version_tuple()[:2])
-    torch_version = torch.__version__.partition("+")[0]
-    return {"Python": python, "torch": torch_version, "LlamaForge": __version__}
+    """What this process runs, as far as it decides (see `spec.versions`)."""
+    here = {"Python": platform.python_version(), "torch": torch.__version__}
+    decide = {what: decisive(what, version) for what, version in here.items()}
+    return {**decide, "LlamaForge": __version__}
 
 
 def gather(exchange: Exchange, mine: Hello, environ: Mapping[str, str]) -> Team:

@@ -1,0 +1,34 @@
+"""A command-line option for each setting of the worker, with the words that the setting has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import click
+
+from llamaforge.spec.fleet import WorkerSettings, meanings, variables
+
+
+def setting_options(
+    fields: Iterable[str], prefix: str = ""
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that adds `--field-name` for each field.
+
+    Values stay text: `spec.fleet` checks them where they come from.
+
+    Args:
+        fields: names of fields of `WorkerSettings`.
+        prefix: of the parameters' names.
+    """
+    every, meaning = variables(WorkerSettings), meanings(WorkerSettings)
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(list(fields)):
+            flag, text = f"--{name.replace('_', '-')}", meaning[name]
+            text = f"{text[0].upper()}{text[1:]}."
+            function = click.option(flag, f"{prefix}{name}", metavar=every[name], help=text)(
+                function
+            )
+        return function
+
+    return add
