@@ -57,6 +57,13 @@ def test_what_a_person_sees(capsys: Output) -> None:
     assert lines[-1] == "some of it only root can see: sudo llamaforge doctor"
 
 
+def test_what_another_machine_said_does_nothing_to_the_terminal(capsys: Output) -> None:
+    show([error("x", "torch is \x1b]0;owned\x07\x1b[2J here", "mend\r\x9b1A it")], as_root=True)
+    said = capsys.readouterr().out
+    assert "owned" in said
+    assert not [c for c in said if not c.isprintable() and c != "\n"]
+
+
 def test_codes_are_completed() -> None:
     from llamaforge.cli.doctor import _codes, command
 

@@ -120,7 +120,12 @@ def _show_one(console: Console, finding: Finding) -> None:
     head = Text.assemble(
         (f"{severity:<8}", COLOURS[severity]), (finding.code, "bold"), f" {finding.title}: "
     )
-    console.print(head + Text(finding.seen))
+    console.print(head + Text(_plain(finding.seen)))
     for line in finding.fix:
-        console.print(Text(f"    {line}", "bold"))
+        console.print(Text(f"    {_plain(line)}", "bold"))
     console.print()
+
+
+def _plain(text: str) -> str:
+    """Without what a terminal would act on: some of it was said by another machine."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
