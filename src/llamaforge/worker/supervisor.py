@@ -22,13 +22,13 @@ from llamaforge.systemd.notify import Notify
 from llamaforge.wire.fleet_file import Lock
 from llamaforge.worker import facts, self_check, status
 from llamaforge.worker.busy import BusyLock
-from llamaforge.worker.classic_watch import ClassicWatch
+from llamaforge.worker.classic.way import ClassicWay
 from llamaforge.worker.configuration import Configuration
 from llamaforge.worker.ending import end
 from llamaforge.worker.fleet_jobs import FleetJobs
 from llamaforge.worker.link import find_coordinator
 from llamaforge.worker.memory import limit_memory, trim_memory
-from llamaforge.worker.peer_port import Figures, PeerPort
+from llamaforge.worker.peer.port import Figures, PeerPort
 from llamaforge.worker.progress_log import ProgressLog
 from llamaforge.worker.rank_runner import RankRunner
 from llamaforge.worker.restarts import WINDOW, Restarts
@@ -67,7 +67,7 @@ class Supervisor:
         self._restarts = Restarts(runtime)
         self._busy = BusyLock()
         self._peer = PeerPort(self._settings, self._figures, self._coordinator_host)
-        self._classic = ClassicWatch(configuration, self._busy)
+        self._classic = ClassicWay(configuration, self._busy)
         self._told = ProgressLog()
         self._jobs: FleetJobs | None = None
         self._versions = facts.versions()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llamaforge.spec.networks import Address, canonical, parse_networks
-from llamaforge.worker import peer_guard
-from llamaforge.worker.peer_guard import Guard, look_up
+from llamaforge.worker.peer.guard import MOST_SAID, Guard, look_up
 
 
 class Names:
@@ -60,7 +59,9 @@ async def test_friends_and_strangers(names: Names, peer: str, may: bool) -> None
 async def test_this_machine_may_connect_by_any_address_of_its_own(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer_guard, "is_own_address", lambda address: address == "192.0.2.20")
+    monkeypatch.setattr(
+        "llamaforge.worker.peer.guard.is_own_address", lambda address: address == "192.0.2.20"
+    )
     guard = names.guard()
     guard.learn()
     await guard.learned()
@@ -123,8 +124,8 @@ async def test_a_crowd_of_strangers_fills_neither_the_memory_nor_the_journal(
     await guard.learned()
     for number in range(2000):
         guard.allows(f"198.18.{number // 256}.{number % 256}")
-    assert len(guard._said) == peer_guard.MOST_SAID + 1
-    assert len(caplog.messages) == peer_guard.MOST_SAID + 1
+    assert len(guard._said) == MOST_SAID + 1
+    assert len(caplog.messages) == MOST_SAID + 1
     assert "only counted" in caplog.messages[-1]
     assert guard.refused == 2000
     names.now += 3601

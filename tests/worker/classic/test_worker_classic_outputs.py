@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from llamaforge.worker.rank_outputs import RankOutputs
+from llamaforge.worker.classic.outputs import RankOutputs
 
 RANK = """
 import os, sys

@@ -11,8 +11,9 @@ import pytest
 
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.worker.busy import BusyLock
-from llamaforge.worker.classic import Watcher, _folder, watch
-from llamaforge.worker.store_probe import Kind, Sighting
+from llamaforge.worker.classic.store_probe import Kind, Sighting
+from llamaforge.worker.classic.visit import folder_of
+from llamaforge.worker.classic.watch import Watcher, watch
 
 LOG = logging.getLogger("classic-test")
 NOTHING = Sighting(kind=Kind.NOTHING, text="nothing listens on A:1")
@@ -138,4 +139,4 @@ def test_a_relative_state_folder_is_where_the_worker_was_started(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = WorkerSettings(name="a", state_dir="s", cache_dir="c")
-    assert _folder(settings) == tmp_path / "s" / "classic"
+    assert folder_of(settings) == tmp_path / "s" / "classic"

@@ -1,9 +1,4 @@
-"""The classic way on a worker: waits for a torchrun on MASTER_ADDR, joins it, and waits again.
-
-Nothing on the coordinator knows about workers: a person runs plain torchrun there. So the worker
-looks at the port once a second, for ever, says in one line whenever what it sees changes, and
-takes part in every job that it finds waiting, once.
-"""
+"""One classic job after the other: from the claim in torchrun's store to the end of the agent."""
 
 from __future__ import annotations
 
@@ -22,8 +17,7 @@ from llamaforge.spec import classic
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.spec.ranks import Failed, Finished, Progress
 from llamaforge.systemd import journal
-from llamaforge.worker.busy import BusyLock
-from llamaforge.worker.classic_agent import (
+from llamaforge.worker.classic.agent import (
     Agent,
     Seat,
     Transcript,
@@ -33,15 +27,11 @@ from llamaforge.worker.classic_agent import (
     progress_of,
     verdict,
 )
+from llamaforge.worker.classic.outputs import RankOutputs
+from llamaforge.worker.classic.store_client import NoStore, StoreClient
+from llamaforge.worker.classic.store_probe import Kind, Sighting, look
 from llamaforge.worker.oom_kills import OomKills
-from llamaforge.worker.rank_outputs import RankOutputs
-from llamaforge.worker.store_client import NoStore, StoreClient
-from llamaforge.worker.store_probe import Kind, Sighting, look
 
-INTERVAL = 1.0
-"""Seconds between two looks at the port."""
-POLITE_INTERVAL = 5.0
-"""The same where something else listens: each look may be a line in the log of that."""
 GUARD_INTERVAL = 2.0
 """Seconds between two looks while a job runs."""
 GONE_AFTER = 15.0
@@ -56,36 +46,13 @@ _THERE = (Kind.WAITING, Kind.CLAIMED, Kind.RUNNING, Kind.STALLED)
 Look = Callable[[], Awaitable[Sighting]]
 
 
-async def watch(
-    settings: WorkerSettings,
-    busy: BusyLock,
-    log: logging.Logger,
-    visit: Visit | None = None,
-) -> None:
-    """Takes part in classic jobs until it is cancelled; then the ranks save and leave.
-
-    Args:
-        settings: `master_addr` is set.
-        busy: shared with whatever else brings jobs to this worker.
-        log: for people.
-        visit: takes part in a job; by default one with these settings.
-    """
-    if settings.node_rank == 0:
-        log.info("classic: NODE_RANK is 0, which is torchrun's own node; nothing to wait for")
-        await asyncio.Event().wait()
-    shutil.rmtree(_folder(settings), ignore_errors=True)  # of a worker that was killed
-    watcher = Watcher(_look_with(settings), visit or Visit(settings, log), busy, log)
-    while True:
-        seen = await watcher.step()
-        await asyncio.sleep(POLITE_INTERVAL if seen is Kind.FOREIGN else INTERVAL)
-
-
-def _folder(settings: WorkerSettings) -> Path:
+def folder_of(settings: WorkerSettings) -> Path:
     """Where the files of running attempts are; absolute, since agents run in a folder of theirs."""
     return Path(settings.state_dir).absolute() / "classic"
 
 
-def _look_with(settings: WorkerSettings) -> Look:
+def look_with(settings: WorkerSettings) -> Look:
+    """How to look at the store that these settings name; `master_addr` is set."""
     host = settings.master_addr
     assert host is not None
     return lambda: look(
@@ -95,52 +62,6 @@ def _look_with(settings: WorkerSettings) -> Look:
         world_size=settings.world_size,
         timeout=TIMEOUT,
     )
-
-
-class Watcher:
-    """Looks, tells changes, and joins what waits.
-
-    Args:
-        look: one look at the port.
-        join: takes part in the job that waits there, from start to end.
-        busy: who has this worker.
-        log: for people.
-    """
-
-    def __init__(
-        self, look: Look, join: Callable[[], Awaitable[None]], busy: BusyLock, log: logging.Logger
-    ) -> None:
-        self._look = look
-        self._join = join
-        self._busy = busy
-        self._log = log
-        self._told = ""
-        self._last = ""
-
-    async def step(self) -> Kind:
-        """One look, and one job if one waits. Returns what was seen."""
-        seen = await self._look()
-        if seen.kind is Kind.WAITING:
-            await self._take(seen.text)
-        else:
-            self._tell(f"{seen.text}; waiting", at_once=False)
-        return seen.kind
-
-    async def _take(self, text: str) -> None:
-        with self._busy.holding(text) as mine:
-            if not mine:
-                self._tell(f"{text}; first comes: {self._busy.holder}", at_once=True)
-                return
-            self._tell(f"{text}; joining", at_once=True)
-            await self._join()
-        self._told = ""
-
-    def _tell(self, text: str, *, at_once: bool) -> None:
-        """Logs what is new. What may be a passing moment must be seen twice."""
-        if text != self._told and (at_once or text == self._last):
-            self._log.info("classic: %s", text)
-            self._told = text
-        self._last = text
 
 
 class Visit:
@@ -161,7 +82,7 @@ class Visit:
         self._settings = settings
         self._log = log
         self._exports = exports or {}
-        self._look = _look_with(settings)
+        self._look = look_with(settings)
         self._folder: Path | None = None
         self.attended = 0
         """Jobs that it has taken part in."""
@@ -178,7 +99,7 @@ class Visit:
 
     async def __call__(self) -> None:
         """From the claim to the end of the torchrun agent; says how it went."""
-        parent = _folder(self._settings)
+        parent = folder_of(self._settings)
         try:
             parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix="job-", dir=parent))

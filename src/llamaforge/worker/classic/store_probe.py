@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from llamaforge.spec import classic
-from llamaforge.worker.store_client import NoStore, StoreClient
+from llamaforge.worker.classic.store_client import NoStore, StoreClient
 
 
 class Kind(str, Enum):

@@ -17,8 +17,8 @@ import pytest
 from torch.distributed import TCPStore
 
 from llamaforge.spec import classic
-from llamaforge.worker.store_client import StoreClient
-from llamaforge.worker.store_probe import Kind, Sighting, describe, look
+from llamaforge.worker.classic.store_client import StoreClient
+from llamaforge.worker.classic.store_probe import Kind, Sighting, describe, look
 
 SHORT = timedelta(seconds=20)
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -12,12 +12,12 @@ from llamaforge.worker.configuration import Configuration
 from llamaforge.worker.ending import end
 
 if TYPE_CHECKING:
-    from llamaforge.worker.classic import Visit
+    from llamaforge.worker.classic.visit import Visit
 
 log = logging.getLogger("llamaforge.worker")
 
 
-class ClassicWatch:
+class ClassicWay:
     """Watches for torchrun with the settings of the moment.
 
     Args:
@@ -62,7 +62,8 @@ class ClassicWatch:
         settings = self._configuration.settings
         if settings.master_addr is None:
             await asyncio.Event().wait()
-        from llamaforge.worker.classic import Visit, watch  # only workers set up for it pay
+        from llamaforge.worker.classic.visit import Visit  # only workers set up for it pay
+        from llamaforge.worker.classic.watch import watch
 
         self._counted = self.count
         self._visit = Visit(settings, log, self._configuration.exports)

@@ -9,7 +9,7 @@ import pytest
 from torch.distributed import PrefixStore, TCPStore
 
 from llamaforge.spec import classic
-from llamaforge.worker.store_client import NoStore, StoreClient
+from llamaforge.worker.classic.store_client import NoStore, StoreClient
 
 SHORT = timedelta(seconds=10)
 

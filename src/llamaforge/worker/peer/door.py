@@ -10,7 +10,7 @@ from typing import cast
 from aiohttp.web_server import Server
 
 from llamaforge.spec.networks import canonical
-from llamaforge.worker.peer_guard import Guard
+from llamaforge.worker.peer.guard import Guard
 
 STAY_SECONDS = 10.0
 """How long a connection may last: the pages are small, and nobody holds the port by dawdling."""

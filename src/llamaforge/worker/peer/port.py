@@ -24,8 +24,8 @@ from llamaforge.errors import Occupied, UserError
 from llamaforge.spec.fleet import PEER_PORT, WorkerSettings
 from llamaforge.spec.networks import Networks, parse_networks
 from llamaforge.worker.own_address import is_here
-from llamaforge.worker.peer_door import Door
-from llamaforge.worker.peer_guard import Guard
+from llamaforge.worker.peer.door import Door
+from llamaforge.worker.peer.guard import Guard
 
 TRIES = 100
 """Ports that are tried, one after the other."""

@@ -11,8 +11,9 @@ import pytest
 
 from llamaforge.errors import UserError
 from llamaforge.spec.fleet import WorkerSettings
-from llamaforge.worker import peer_door, peer_guard, peer_port
-from llamaforge.worker.peer_port import Figures, PeerPort, prometheus, reserved_ports
+from llamaforge.worker.peer.door import origin
+from llamaforge.worker.peer.guard import Guard
+from llamaforge.worker.peer.port import Figures, PeerPort, prometheus, reserved_ports
 
 FIGURES = Figures(connected=True, busy="job x", ranks=2, jobs=5)
 
@@ -119,7 +120,7 @@ def test_the_metrics_tell_step_and_versions() -> None:
 # ── who may connect ───────────────────────────────────────────────────────────────────────────
 
 
-class Elsewhere(peer_guard.Guard):
+class Elsewhere(Guard):
     """A guard for which a loopback address is another machine's."""
 
     known: frozenset[str] = frozenset()
@@ -145,7 +146,7 @@ async def refused(port: int) -> bool:
 
 
 async def test_a_stranger_is_reset_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_port, "Guard", Elsewhere)
+    monkeypatch.setattr("llamaforge.worker.peer.port.Guard", Elsewhere)
     port = PeerPort(settings(peer_port=0), lambda: FIGURES)
     await port.start(None)
     assert await refused(port.port)
@@ -156,7 +157,7 @@ async def test_a_stranger_is_reset_and_counted(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_there_is_room_for_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_port, "CONNECTIONS", 2)
+    monkeypatch.setattr("llamaforge.worker.peer.port.CONNECTIONS", 2)
     port = PeerPort(settings(peer_port=0), lambda: FIGURES)
     await port.start(None)
     held = [await asyncio.open_connection("127.0.0.1", port.port) for _ in range(2)]
@@ -171,12 +172,12 @@ async def test_there_is_room_for_so_many_and_no_more(monkeypatch: pytest.MonkeyP
 
 
 async def test_nobody_can_keep_the_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_port, "EACH", 2)
+    monkeypatch.setattr("llamaforge.worker.peer.port.EACH", 2)
     port = PeerPort(settings(peer_port=0), lambda: FIGURES)
     await port.start(None)
     held = [await asyncio.open_connection("127.0.0.1", port.port) for _ in range(2)]
     assert await refused(port.port)
-    monkeypatch.setattr(peer_door, "origin", lambda _: "192.0.2.1")
+    monkeypatch.setattr("llamaforge.worker.peer.door.origin", lambda _: "192.0.2.1")
     assert (await get(port, "/health"))[0] == 200
     for _, writer in held:
         writer.close()
@@ -184,12 +185,12 @@ async def test_nobody_can_keep_the_others_out(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_users_of_this_machine_count_as_one() -> None:
-    assert peer_door.origin("127.0.0.1") == peer_door.origin("127.9.9.9") == peer_door.origin("::1")
-    assert peer_door.origin("::ffff:192.0.2.1") == peer_door.origin("192.0.2.1") == "192.0.2.1"
+    assert origin("127.0.0.1") == origin("127.9.9.9") == origin("::1")
+    assert origin("::ffff:192.0.2.1") == origin("192.0.2.1") == "192.0.2.1"
 
 
 async def test_who_dawdles_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_door, "STAY_SECONDS", 0.05)
+    monkeypatch.setattr("llamaforge.worker.peer.door.STAY_SECONDS", 0.05)
     port = PeerPort(settings(peer_port=0), lambda: FIGURES)
     await port.start(None)
     reader, writer = await asyncio.open_connection("127.0.0.1", port.port)

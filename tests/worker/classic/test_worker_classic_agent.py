@@ -17,7 +17,7 @@ from torch.distributed.run import get_args_parser
 
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.spec.ranks import Failed, Finished
-from llamaforge.worker.classic_agent import (
+from llamaforge.worker.classic.agent import (
     Agent,
     Seat,
     Transcript,
@@ -172,7 +172,7 @@ def test_the_agent_ends_with_its_worker(tmp_path: Path) -> None:
             sys.executable,
             "-uc",
             "import asyncio, os, sys\nfrom pathlib import Path\n"
-            "from llamaforge.worker.classic_agent import Agent\n"
+            "from llamaforge.worker.classic.agent import Agent\n"
             "async def main():\n"
             "    agent = await Agent.start(['sleep', '60'], os.environ, folder=Path('.'),"
             " stop_seconds=1)\n"

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from llamaforge.spec.fleet import WorkerSettings
-from llamaforge.worker import classic
 from llamaforge.worker.busy import BusyLock
-from llamaforge.worker.classic_watch import ClassicWatch
+from llamaforge.worker.classic.way import ClassicWay
 from llamaforge.worker.configuration import Configuration
 
 
@@ -35,7 +34,7 @@ class Worker:
         self.busy = BusyLock()
         self.visits: list[FakeVisit] = []
         self.ended: list[str] = []
-        self.watch = ClassicWatch(self.configuration, self.busy)
+        self.watch = ClassicWay(self.configuration, self.busy)
 
     def configure(self, master: str) -> None:
         self.config.write_text(f"MASTER_ADDR={master}\n" if master else "")
@@ -63,8 +62,8 @@ async def settle() -> None:
 @pytest.fixture
 async def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
     made = Worker(tmp_path)
-    monkeypatch.setattr(classic, "watch", made.fake_watch)
-    monkeypatch.setattr(classic, "Visit", FakeVisit)
+    monkeypatch.setattr("llamaforge.worker.classic.watch.watch", made.fake_watch)
+    monkeypatch.setattr("llamaforge.worker.classic.visit.Visit", FakeVisit)
     running = asyncio.ensure_future(made.watch.run())
     await settle()
     yield made

@@ -1,0 +1,1 @@
+"""The worker's own port: who may connect, and what is told there."""
