@@ -66,6 +66,15 @@ def test_wrong_command_lines_say_one_clear_thing(
     assert not said.out
 
 
+@pytest.mark.parametrize("args", [[], ["worker"], ["coordinator"]])
+def test_a_group_alone_shows_its_help_whole(capsys: Output, args: list[str]) -> None:
+    assert run(args) == 2
+    said = capsys.readouterr()
+    assert run([*args, "--help"]) == 0
+    assert said.err == capsys.readouterr().out
+    assert not said.out
+
+
 def test_all_mistakes_of_a_line_at_once(capsys: Output) -> None:
     assert run(["train", "--epochs", "x", "--lora_r", "0"]) == 2
     said = capsys.readouterr().err

@@ -70,6 +70,21 @@ def test_a_coordinator_that_can_not_be_one_is_refused_when_it_is_read(text: str)
     assert "HOST:PORT" in error.value.hint
 
 
+@pytest.mark.parametrize(
+    ("variable", "may_be"),
+    [
+        ("NODE_RANK", "a whole number from 0 up"),
+        ("MASTER_PORT", "a whole number from 0 to 65535"),
+        ("LLAMAFORGE_RANKS", "a whole number from 1 to 4096"),
+        ("LLAMAFORGE_STOP_SECONDS", "a number above 0 and up to 86400"),
+        ("LLAMAFORGE_NODE_NAME", "a name: letters, digits"),
+    ],
+)
+def test_what_a_setting_may_be_is_said_for_people(variable: str, may_be: str) -> None:
+    with pytest.raises(SpecError, match=may_be):
+        worker_settings({}, {variable: "-!"})
+
+
 def test_a_bad_flag_is_named_as_a_flag() -> None:
     with pytest.raises(SpecError, match="--peer-port is 70000"):
         worker_settings({"peer_port": 70000}, {})

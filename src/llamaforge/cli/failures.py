@@ -36,6 +36,10 @@ def exit_code(action: Callable[[], object], *, as_json: bool = False) -> int:
         result = action()
     except LlamaForgeError as error:
         return _show(error, as_json)
+    except click.exceptions.NoArgsIsHelpError as error:
+        # A group without its verb: the help is the answer, and not a sentence of an error.
+        print(error.format_message(), file=sys.stderr)
+        return UserError.exit_code
     except click.UsageError as error:
         return _show(usage_error(error), as_json)
     except click.ClickException as error:

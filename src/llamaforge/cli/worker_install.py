@@ -32,6 +32,8 @@ FLAGS: tuple[str, ...] = (
     *("cpus", "exec", "workdir", "mail_to"),
 )
 """Options that are fields of a `Request` as they stand."""
+FOR_REMOVAL = frozenset({"uninstall", "purge", "lingering", "dry_run", "as_json", "now"})
+"""Options that say something beside --uninstall."""
 
 
 @click.command("install")
@@ -69,8 +71,7 @@ def command(**options: Any) -> None:
     from llamaforge.service import lock, places
     from llamaforge.service.machine import Machine
 
-    if options["purge"] and not options["uninstall"]:
-        raise UserError("--purge without --uninstall", hint="to remove all: --uninstall --purge")
+    _refuse_contradictions(options)
     lingering = options["lingering"]
     if os.geteuid() != 0 and not lingering and not options["dry_run"]:
         raise UserError(
@@ -98,11 +99,26 @@ def command(**options: Any) -> None:
         ) from why
 
 
+def _refuse_contradictions(options: dict[str, Any]) -> None:
+    """Of two options that exclude each other neither is silently left out."""
+    if options["purge"] and not options["uninstall"]:
+        raise UserError("--purge without --uninstall", hint="to remove all: --uninstall --purge")
+    if options["no_start"] and options["now"]:
+        raise UserError("--no-start and --now contradict each other", hint="leave one of them out")
+    meant = [name for name, value in options.items() if value not in (None, False, ())]
+    if options["uninstall"] and (others := [name for name in meant if name not in FOR_REMOVAL]):
+        flags = ", ".join(f"--{name.removeprefix('setting_').replace('_', '-')}" for name in others)
+        raise UserError(
+            f"--uninstall removes the service, and {flags} would change it",
+            hint="leave one of them out; --purge removes the settings, too",
+        )
+
+
 def _install(options: dict[str, Any], places: Places, machine: Machine) -> None:
-    from llamaforge.service import apply, manifest, restart, show
+    from llamaforge.service import apply, left_behind, manifest, needs, restart, show
     from llamaforge.service.plan import make
 
-    before = manifest.read(machine.at(places.manifest))
+    before = left_behind.adopted(manifest.read(machine.at(places.manifest)), places, machine)
     request = merged(Request() if options["reset"] else before.request, _given(options))
     facts = machine.facts(request.user, places.token, request.group)
     plan = make(request, facts, places, token=_token(options["token_file"]))
@@ -112,11 +128,14 @@ def _install(options: dict[str, Any], places: Places, machine: Machine) -> None:
         return
     told = apply.apply(prepared, machine)
     said = [*show.lines(prepared), *_shadow(places, machine), *told]
+    said += needs.of(request, places, machine)
     if facts.running and not options["no_start"]:
         running = restart.look(machine, places)
         turn, why = restart.decide(running, changed=prepared.changes, now=options["now"])
         restart.carry_out(turn, places, machine)
         said.append(why)
+        if turn is restart.Turn.START:
+            said += _next_steps(request, places)
     else:
         said.append(_not_started(prepared))
     _print(options, said, {**show.as_json(prepared), "said": said})
@@ -126,6 +145,15 @@ def _not_started(prepared: Prepared) -> str:
     if not prepared.facts.running:
         return "systemd does not run here: the service starts at the next boot"
     return "the service is enabled, but was not started: systemctl start llamaforge-worker"
+
+
+def _next_steps(request: Request, places: Places) -> list[str]:
+    """Where to look now; the mail's test only where mails were asked for just now."""
+    manager = " ".join(places.manager)
+    steps = [f"what it does: {manager} status llamaforge-worker; what is wrong: llamaforge doctor"]
+    if request.mail_to:
+        steps.append("try the mail: sudo /usr/local/libexec/llamaforge/mail --test")
+    return steps
 
 
 def _shadow(places: Places, machine: Machine) -> list[str]:
@@ -145,7 +173,7 @@ def _uninstall(options: dict[str, Any], places: Places, machine: Machine) -> Non
     plan = removal.plan(before, places, purge=options["purge"])
     data = msgspec.to_builtins(plan)
     if options["dry_run"]:
-        gone = [*plan.files, *plan.trees]
+        gone = [path for path in (*plan.files, *plan.trees) if machine.at(path).exists()]
         user = [f"remove  user and group {plan.user}"] if plan.user else []
         _print(options, [*(f"remove  {path}" for path in gone), *user], data)
         return
@@ -178,7 +206,11 @@ def _token(file: str | None) -> str | None:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as why:
-        raise UserError(f"--token-file {file} can't be read: {why}") from why
+        reason = why.strerror if isinstance(why, OSError) else "it is no text"
+        raise UserError(
+            f"--token-file {file} can't be read: {reason}",
+            hint="copy `token` from the coordinator's state folder; - reads standard input",
+        ) from why
     token = text.strip()
     if not token or len(token.split()) != 1:
         raise UserError(

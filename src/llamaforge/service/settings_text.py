@@ -17,6 +17,8 @@ _HEAD = """\
 # A line is NAME=value; one that begins with `export` goes into the ranks' environment. A variable
 # in the unit's Environment= wins over a line here. What is commented out shows the default.
 """
+_OF_A_SERVICE = {"peer_host": "::"}
+"""Defaults that are others under systemd; see `spec.fleet.worker_settings`."""
 _ENVIRONMENT_HEAD = "# Variables for the worker and its ranks; only the owner can read this file.\n"
 
 
@@ -29,6 +31,7 @@ def settings_file(values: Mapping[str, str]) -> str:
         field = fields[name]
         lines = textwrap.wrap(meaning[name], 96, initial_indent="# ", subsequent_indent="# ")
         default = "" if field.default in (None, msgspec.NODEFAULT) else field.default
+        default = _OF_A_SERVICE.get(name, default)
         lines.append(
             f"{variable}={_value(values[variable])}"
             if variable in values

@@ -261,9 +261,26 @@ def _resolve(
             values[field.name] = msgspec.convert(value, field.type, strict=False)
         except msgspec.ValidationError as why:
             raise SpecError(
-                f"{source} is {value!r}: {why}", hint=f"it is {_meta(field)['description']}"
+                f"{source} is {value!r}, and not {_kind(field.type)}",
+                hint=f"it means: {_meta(field)['description']}",
             ) from why
     return kind(**values)
+
+
+def _kind(expected: Any) -> str:
+    """What a setting of such a type may be, for people."""
+    import msgspec.inspect  # only a mistake needs it
+
+    found = msgspec.inspect.type_info(expected)
+    while isinstance(found, msgspec.inspect.Metadata):
+        found = found.type
+    choices = found.types if isinstance(found, msgspec.inspect.UnionType) else (found,)
+    for one in choices:
+        if isinstance(one, msgspec.inspect.IntType):
+            return f"a whole number from {one.ge}" + (f" to {one.le}" if one.le else " up")
+        if isinstance(one, msgspec.inspect.FloatType):
+            return f"a number above {one.gt:g} and up to {one.le:g}"
+    return "a name: letters, digits, '.', '_' and '-', 64 at most, beginning with a letter or digit"
 
 
 def _meta(field: msgspec.structs.FieldInfo) -> dict[str, str]:
