@@ -35,6 +35,12 @@ def test_an_unknown_code_is_a_usage_error(capsys: Output) -> None:
     assert "no such check 'LF9'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("peer", ["nonsense!!", "", "a b", "10.0.0.3:99999", "300.1.1.1"])
+def test_a_peer_that_can_be_no_host_is_a_usage_error(capsys: Output, peer: str) -> None:
+    assert run(["doctor", "--only", "LF308", "--peer", peer]) == 2
+    assert f"--peer is {peer!r}" in capsys.readouterr().err
+
+
 def test_a_peer_that_refuses_is_an_error(capsys: Output, unused_tcp_port: int) -> None:
     """For real: a port of this machine where nothing listens."""
     peer = f"127.0.0.1:{unused_tcp_port}"

@@ -288,6 +288,25 @@ def test_full_packets_that_are_lost(fleet: FakeMachine) -> None:
     assert found.fix[0].startswith("ip link set dev eth0 mtu 1400")
 
 
+@pytest.mark.parametrize(
+    ("status", "fix"),
+    [
+        ("waiting: the coordinator at c:1 refuses this worker's token", "--token-file FILE"),
+        ("waiting: the coordinator refuses this worker: it speaks protocol 9", "journalctl"),
+    ],
+)
+def test_a_coordinator_that_does_not_take_the_worker(
+    fleet: FakeMachine, status: str, fix: str
+) -> None:
+    fleet.peer("127.0.0.1", 29500, {"connected": False, "status": status})
+    (found,) = fleet.look(coordinator.CHECK)
+    assert found.severity is Severity.ERROR
+    assert status in found.seen
+    assert fix in found.fix[0]
+    fleet.peer("127.0.0.1", 29500, {"connected": True, "status": "waiting for a job"})
+    assert fleet.look(coordinator.CHECK) == []
+
+
 def test_versions_that_differ(fleet: FakeMachine) -> None:
     theirs = {**SAME, "torch": "2.12.1+cpu", "llamaforge": "0.2.0"}
     fleet.peer("10.0.0.3", 29500, {"connected": True, "versions": theirs})
@@ -305,6 +324,8 @@ def test_peers_that_do_not_answer_as_workers(fleet: FakeMachine) -> None:
     fleet.contacts["10.0.0.3", 29500] = Contact.OPEN
     (found,) = fleet.look(peers.CHECK, "10.0.0.3")
     assert "it does not let this machine in" in found.seen
+    assert found.severity is Severity.WARNING
+    assert found.fix[0].startswith("llamaforge worker install --allow 10.0.0.1  # on 10.0.0.3")
     fleet.peer("10.0.0.3", 29500, {"nginx": True})
     assert "is no worker" in fleet.look(peers.CHECK, "10.0.0.3")[0].seen
     fleet.contacts["10.0.0.3", 29500] = Contact.REFUSED

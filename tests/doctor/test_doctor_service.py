@@ -127,6 +127,21 @@ def test_the_last_error_of_the_journal_is_told(machine: FakeMachine) -> None:
     assert found.seen.endswith("last error: the cache can't be written")
 
 
+def test_the_hint_below_an_error_is_not_taken_for_it(machine: FakeMachine) -> None:
+    machine.unit(ActiveState="failed", Result="exit-code", ExecMainStatus="78")
+    journal_of(
+        machine,
+        {
+            "_PID": "5",
+            "PRIORITY": "6",
+            "MESSAGE": "error: MASTER_PROT is no setting",
+        },
+        {"_PID": "5", "PRIORITY": "6", "MESSAGE": "  did you mean MASTER_PORT?"},
+    )
+    (found,) = machine.look(service.CHECK)
+    assert found.seen.endswith("last error: MASTER_PROT is no setting")
+
+
 def test_without_systemd_it_is_said(machine: FakeMachine) -> None:
     machine.says(f"systemctl show {UNIT}", code=1)
     (found,) = machine.look(service.CHECK)
@@ -169,6 +184,8 @@ def test_a_holder_that_only_root_can_see(machine: FakeMachine) -> None:
     machine.says("ss -Hltn sport = :29500", "LISTEN 0 128 0.0.0.0:29500 0.0.0.0:*\n")
     (found,) = machine.look(ports.CHECK)
     assert "a process that only root can see" in found.seen
+    machine.peer("127.0.0.1", 29500, {"connected": True})
+    assert machine.look(ports.CHECK) == []
 
 
 # ── LF203 ─────────────────────────────────────────────────────────────────────────────────────

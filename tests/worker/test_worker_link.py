@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,21 @@ async def test_a_coordinator_that_says_nothing_is_dialled_again(
         for writer in dialled:
             writer.close()
         server.close()
+
+
+async def test_a_missing_token_is_said_aloud_though_torchrun_is_awaited_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = settings(tmp_path, coordinator="10.0.0.1", master_addr="10.0.0.2")
+    worker = Link(
+        lambda: both,
+        hello=lambda _: Hello(node="a", identity="i", session="s", cores=1, memory=1),
+        heard=lambda _: None,
+        abandoned=lambda: None,
+    )
+    with caplog.at_level(logging.INFO, "llamaforge.worker"):
+        task = asyncio.ensure_future(worker.run())
+        while not worker.said:
+            await asyncio.sleep(0)
+        task.cancel()
+    assert "no token for the coordinator at 10.0.0.1:29400" in caplog.text

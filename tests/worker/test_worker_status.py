@@ -31,7 +31,7 @@ PROGRESS = Progress(
             Situation(
                 classic="a:29500", known=True, coordinator="waiting: nothing answers at c:29400"
             ),
-            "waiting for a:29500; waiting: nothing answers at c:29400",
+            "waiting: nothing answers at c:29400; also waiting for torchrun at a:29500",
         ),
         (Situation(), "waiting for its coordinator"),
         (Situation(busy="job x", classic="a:1"), "job x: preparing"),

@@ -49,6 +49,8 @@ def command(peer: tuple[str, ...], only: tuple[str, ...], listing: bool, as_json
     from llamaforge.doctor.registry import chosen
 
     checks = chosen(only)
+    for named in peer:
+        _check_peer(named)
     if listing:
         _list(checks, as_json)
         return 0
@@ -65,6 +67,21 @@ def command(peer: tuple[str, ...], only: tuple[str, ...], listing: bool, as_json
     else:
         show(findings, as_root=machine.uid == 0)
     return code
+
+
+def _check_peer(text: str) -> None:
+    """Raises UserError where a text can't be a host."""
+    from llamaforge.errors import SpecError, UserError
+    from llamaforge.spec.fleet import host_and_port
+
+    bare_v6 = text.count(":") > 1 and not text.startswith("[")
+    try:
+        host_and_port(f"[{text}]" if bare_v6 else text)
+    except SpecError as why:
+        raise UserError(
+            f"--peer is {text!r}",
+            hint="it is a host's name or address, with a port where needed: 10.0.0.3:29501",
+        ) from why
 
 
 def _print_json(findings: list[Finding], code: int) -> None:

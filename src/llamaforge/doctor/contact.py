@@ -17,6 +17,7 @@ class Contact(enum.Enum):
     """What became of a connection."""
 
     OPEN = "open"
+    """It took the connection; it may have closed it at once, as a worker does with strangers."""
     REFUSED = "refused"
     """The machine answers; nothing listens there, or a firewall rejects."""
     SILENT = "silent"
@@ -29,7 +30,9 @@ class Contact(enum.Enum):
     @classmethod
     def of(cls, why: OSError) -> Contact:
         """The kind of a failed connect."""
-        if why.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
+        if why.errno == errno.ECONNRESET:
+            return cls.OPEN
+        if why.errno == errno.ECONNREFUSED:
             return cls.REFUSED
         if why.errno in (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL):
             return cls.NO_ROUTE

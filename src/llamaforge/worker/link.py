@@ -91,8 +91,10 @@ class Link:
                 await self._dial(self.target)
                 pause = FIRST_PAUSE
             except FleetError as why:
-                alone = self.target is None and self._settings().master_addr is not None
-                self._tell(f"waiting: {why.message}", quietly=alone)
+                now = self._settings()
+                alone = self.target is None and now.coordinator is None
+                quietly = alone and now.master_addr is not None
+                self._tell(f"waiting: {why.message}", quietly=quietly)
             except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as why:
                 if self.connected:
                     pause = FIRST_PAUSE
@@ -191,14 +193,20 @@ def find_coordinator(settings: WorkerSettings) -> FleetFile:
     elif path.exists():
         token = fleet_file.read(path).token
     else:
-        raise FleetError(f"no token for the coordinator: neither --token-file nor {path}")
+        raise FleetError(
+            f"no token for the coordinator at {host}:{port}; give it with --token-file "
+            "(`llamaforge worker install` has that option, too)"
+        )
     return FleetFile(host=host, port=port, token=token, pid=0)
 
 
 def _unreachable(target: FleetFile | None, why: BaseException) -> str:
     where = f"{target.host}:{target.port}" if target else "the coordinator"
     if isinstance(why, aiohttp.WSServerHandshakeError) and why.status == 401:
-        return f"waiting: the coordinator at {where} refuses this worker's token"
+        return (
+            f"waiting: the coordinator at {where} refuses this worker's token; give the right one "
+            "with --token-file (`llamaforge worker install` has that option, too)"
+        )
     return f"waiting: nothing answers at {where}; dialling until the coordinator is there"
 
 

@@ -55,4 +55,4 @@ def _waiting(now: Situation) -> str:
     if now.connected:
         link = f"waiting for a job; {now.coordinator}"
     link = link or "waiting for its coordinator"
-    return f"waiting for {now.classic}; {link}" if now.classic else link
+    return f"{link}; also waiting for torchrun at {now.classic}" if now.classic else link

@@ -1,5 +1,7 @@
 """LF302: the coordinator, and the host of MASTER_ADDR, can be reached; if not, in which way not.
 
+And a coordinator that is reached takes this worker: the worker itself says so on its health page.
+
 Refused, silent, no route and an unknown name have different causes, so each is said differently.
 """
 
@@ -9,6 +11,7 @@ import shlex
 from collections.abc import Iterator
 
 from llamaforge.doctor.check import Check
+from llamaforge.doctor.checks import reachable
 from llamaforge.doctor.contact import Contact
 from llamaforge.doctor.finding import Finding, error, note
 from llamaforge.doctor.host import Host
@@ -20,7 +23,27 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
     """Opens a connection to both."""
     for host in (subject.coordinator, subject.master):
         if host is not None:
-            yield from tried(machine, subject, host)
+            unreachable = list(tried(machine, subject, host))
+            yield from unreachable
+            if host.named_by == "LLAMAFORGE_COORDINATOR" and not unreachable:
+                yield from _refusal(machine, subject, host)
+
+
+def _refusal(machine: Machine, subject: Subject, host: Host) -> Iterator[Finding]:
+    """What the worker was told by a coordinator that does not take it."""
+    found = reachable.find(machine, subject, "127.0.0.1")
+    said = found[1].json() if found else {}
+    status = str(said.get("status", ""))
+    if said.get("connected") is not False or "refuses" not in status:
+        return
+    fix = subject.unit.show_journal("-n", "20")
+    if "token" in status:
+        fix = (
+            "sudo llamaforge worker install --token-file FILE  # FILE: a copy of the fleet's token"
+        )
+    where = f"{host.name}:{host.port}"
+    seen = f"{where} is there, but does not take this worker, which says: {status}"
+    yield error(where, seen, fix)
 
 
 def tried(machine: Machine, subject: Subject, host: Host) -> Iterator[Finding]:
@@ -74,7 +97,7 @@ CHECK = Check(
     code="LF302",
     title="Coordinator",
     sees="the coordinator or the host of MASTER_ADDR can't be reached: refused, silent, no route, "
-    "or an unknown name",
+    "or an unknown name; or the coordinator refuses the worker or its token",
     fix="depends on which of them: the command to run there, or here",
     look=look,
 )

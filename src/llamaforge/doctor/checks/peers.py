@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 
 from llamaforge.doctor.check import Check
 from llamaforge.doctor.checks import reachable
 from llamaforge.doctor.checks.coordinator import tried
 from llamaforge.doctor.contact import Answer
-from llamaforge.doctor.finding import Finding, error, note, warning
+from llamaforge.doctor.finding import Finding, note, warning
 from llamaforge.doctor.host import Host
 from llamaforge.doctor.machine import Machine
 from llamaforge.doctor.subject import HEALTH, Subject
@@ -37,7 +38,11 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
         yield from unreachable
         if not unreachable:
             address = subject.addresses(host.name)[0]
-            yield from _versions(host, machine.ask(address, host.port, HEALTH), own)
+            answer = machine.ask(address, host.port, HEALTH)
+            if answer is None:
+                yield _stranger(host, subject.own_address())
+            else:
+                yield from _versions(host, answer, own)
 
 
 def own_versions(machine: Machine, subject: Subject) -> Mapping[str, str]:
@@ -54,13 +59,20 @@ def own_versions(machine: Machine, subject: Subject) -> Mapping[str, str]:
         return {}
 
 
-def _versions(host: Host, answer: Answer | None, own: Mapping[str, str]) -> Iterator[Finding]:
+def _stranger(host: Host, own: str) -> Finding:
+    """No fault of the fleet: workers answer their coordinator, and who else is allowed."""
     where = f"{host.name}:{host.port}"
-    if answer is None:
-        seen = f"{where} takes the connection and closes it: it does not let this machine in"
-        add = "echo LLAMAFORGE_ALLOW=THIS_ADDRESS | sudo tee -a /etc/llamaforge/worker.conf"
-        yield error(where, seen, f"{add}  # on {host.name}")
-        return
+    return warning(
+        where,
+        f"{where} takes the connection and closes it: it does not let this machine in, so its "
+        "versions can't be compared; jobs need no such connection",
+        f"sudo llamaforge worker install --allow {own}"
+        f"  # on {shlex.quote(host.name)}, beside what it allows already",
+    )
+
+
+def _versions(host: Host, answer: Answer, own: Mapping[str, str]) -> Iterator[Finding]:
+    where = f"{host.name}:{host.port}"
     said = answer.json()
     theirs = said.get("versions")
     if "connected" not in said:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, error, warning
 from llamaforge.doctor.machine import CantLook, Machine
-from llamaforge.doctor.subject import Subject
+from llamaforge.doctor.subject import HEALTH, Subject
 from llamaforge.wire.listener import who_listens
 
 _PID = re.compile(r"\(pid (\d+)\)$")
@@ -27,6 +27,8 @@ def _worker_port(machine: Machine, subject: Subject) -> Iterator[Finding]:
     port = subject.peer_port
     name, pid = holder(machine, port)
     if not name or (pid and _is_service(machine, subject, pid)) or _is_store(machine, pid):
+        return
+    if not pid and subject.unit.active and _is_worker(machine, port):
         return
     seen = f"TCP port {port}, the worker's, is in use by {name}; the worker takes the next free one"
     yield warning(str(port), seen, *_stop(machine, pid))
@@ -52,6 +54,12 @@ def holder(machine: Machine, port: int) -> tuple[str, int]:
 def _is_service(machine: Machine, subject: Subject, pid: int) -> bool:
     group = subject.unit["ControlGroup"]
     return pid == subject.unit.main_pid or bool(group and group in _read(machine, pid, "cgroup"))
+
+
+def _is_worker(machine: Machine, port: int) -> bool:
+    """Whether a worker answers there, for those who can't see whose process it is."""
+    answer = machine.ask("127.0.0.1", port, HEALTH, seconds=2.0)
+    return answer is not None and "connected" in answer.json()
 
 
 def _is_store(machine: Machine, pid: int) -> bool:

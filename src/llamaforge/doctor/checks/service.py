@@ -97,9 +97,14 @@ def last_error(machine: Machine, unit: Unit) -> str:
         except ValueError:
             continue
     own = [entry for entry in lines if entry.get("_PID") != "1" and entry.get("MESSAGE")]
-    bad = [entry for entry in own if str(entry.get("PRIORITY", "6")) <= "3"]
+    bad = [
+        entry
+        for entry in own
+        if str(entry.get("PRIORITY", "6")) <= "3" or str(entry["MESSAGE"]).startswith("error: ")
+    ]
     chosen = (bad or own or lines)[-1:]
-    return str(chosen[0].get("MESSAGE", "")).strip().splitlines()[-1][:300] if chosen else ""
+    message = str(chosen[0].get("MESSAGE", "")).strip() if chosen else ""
+    return message.removeprefix("error: ").splitlines()[-1][:300] if message else ""
 
 
 CHECK = Check(
