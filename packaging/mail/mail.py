@@ -403,7 +403,10 @@ def hand_over(settings: Settings, mail: bytes) -> None:
             command, input=mail, capture_output=True, timeout=3 * COMMAND_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as why:
-        raise NotSent(f"{settings.sendmail}: {why}", again=False) from None
+        advice = ""
+        if isinstance(why, FileNotFoundError):
+            advice = f"; install a mail program such as msmtp-mta, or set how = smtp in {SETTINGS}"
+        raise NotSent(f"{settings.sendmail}: {why}{advice}", again=False) from None
     if done.returncode:
         said = _text(done.stderr or done.stdout).strip() or "nothing"
         text = f"{settings.sendmail} ended with {done.returncode} and said: {said}"

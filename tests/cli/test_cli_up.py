@@ -196,7 +196,7 @@ def test_a_worker_that_does_not_start_is_shown(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASTER_PORT", "of this machine's own worker")  # not for these
-    with pytest.raises(UserError, match="--ranks is 5000"):
+    with pytest.raises(UserError, match="--ranks is '5000', and not a whole number"):
         EmbeddedFleet(registered=False, ranks=5000, cache_dir=shell.root / "cache").__enter__()
 
 

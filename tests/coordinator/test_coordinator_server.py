@@ -89,6 +89,15 @@ async def test_nothing_without_the_token(http: Http, method: str, path: str) -> 
     assert "token" in http.text
 
 
+async def test_who_comes_without_the_token_is_named_once(
+    http: Http, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (api.WORKERS, api.WORKERS, api.STATUS):
+        await http.ask("GET", path, headers={"Authorization": "Bearer wrong"})
+    told = [line for line in caplog.messages if "without the fleet's token" in line]
+    assert told == ["a worker at 127.0.0.1 came without the fleet's token, and was refused"]
+
+
 async def test_health_is_open(http: Http) -> None:
     assert await http.ask("GET", api.HEALTH, headers={"Authorization": ""}) == 200
 

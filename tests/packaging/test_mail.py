@@ -383,6 +383,12 @@ def test_sendmail_gets_the_mail(tmp_path: Path) -> None:
     assert Path(f"{kept}.args").read_text(encoding="utf-8") == "-t -i\n"
 
 
+def test_without_a_mail_program_the_next_step_is_named(tmp_path: Path) -> None:
+    local = mail.Settings(to="root", sendmail=str(tmp_path / "none"))
+    with pytest.raises(mail.NotSent, match=r"none.*msmtp-mta, or set how = smtp in /etc/llamaforge"):
+        mail.hand_over(local, b"")
+
+
 def test_a_sendmail_that_fails_says_why(tmp_path: Path) -> None:
     program = sendmail(tmp_path, "echo 'no queue' >&2; exit 75")
     with pytest.raises(mail.NotSent, match="ended with 75 and said: no queue"):

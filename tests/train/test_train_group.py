@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.distributed import PrefixStore, TCPStore
 
-from llamaforge.train.group import Group, GroupBroken
+from llamaforge.train.group import Group, GroupBroken, in_short
 
 RANKS = 3
 
@@ -77,3 +77,19 @@ def test_a_group_of_one_needs_no_sockets() -> None:
     group.sum_into(out, local)
     assert out.tolist() == [1, 2]
     assert group.gather(torch.tensor([7])).tolist() == [[7]]
+
+
+@pytest.mark.parametrize(
+    ("said", "short"),
+    [
+        (
+            "[/a/gloo/transport/tcp/pair.cc:537] Read error [10.0.0.3]:61064: Connection reset by "
+            "peer. This is typically caused by a remote worker hanging. GLHF!\nmore",
+            "Read error [10.0.0.3]:61064: Connection reset by peer",
+        ),
+        ("Timed out waiting 600000ms for recv", "Timed out waiting 600000ms for recv"),
+        ("", ""),
+    ],
+)
+def test_gloos_words_without_its_advice(said: str, short: str) -> None:
+    assert in_short(said) == short

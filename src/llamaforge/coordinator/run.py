@@ -95,6 +95,12 @@ async def _serve(settings: CoordinatorSettings, path: Path) -> None:
         with writing_state(path.parent):
             fleet_file.write(path, FleetFile(host=host, port=port, token=token, pid=os.getpid()))
         log.info("listening on %s:%d; fleet file %s", settings.host, port, path)
+        if settings.host not in ("127.0.0.1", "::1", "localhost"):
+            log.info(
+                "a worker on another machine joins with --coordinator %s --token-file FILE, a copy "
+                "of %s",
+                *(_as_option(settings.host, port), path.parent / "token"),
+            )
         jobs = asyncio.ensure_future(board.run())
         await asyncio.wait({jobs, ended}, return_when=asyncio.FIRST_COMPLETED)
         if jobs.done():
@@ -104,6 +110,13 @@ async def _serve(settings: CoordinatorSettings, path: Path) -> None:
             await jobs
     finally:
         await runner.cleanup()
+
+
+def _as_option(host: str, port: int) -> str:
+    """HOST:PORT, as a worker's --coordinator takes it."""
+    if host in _LOOPBACK:
+        return f"HOST:{port}"  # it listens on all addresses; which one is reached is not known
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _listen(runner: web.AppRunner, settings: CoordinatorSettings) -> int:

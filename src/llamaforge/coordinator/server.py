@@ -22,6 +22,9 @@ from llamaforge.wire.transfer import CHUNK, into_store
 MOST_BYTES = 1 << 40
 """Bytes in the largest file that is taken: no model's shard comes near."""
 
+MOST_STRANGERS = 256
+"""Addresses that the log names for coming without the token."""
+
 log = logging.getLogger("llamaforge.coordinator")
 Body = TypeVar("Body")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -41,6 +44,7 @@ class Server:
         self, board: Board, store: BlobStore, token: str, status: Callable[[], api.Status]
     ) -> None:
         self._board, self._store, self._token, self._status = board, store, token, status
+        self._strangers: set[str] = set()
 
     def app(self) -> web.Application:
         """The routes."""
@@ -71,6 +75,7 @@ class Server:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuses strangers; turns our errors into answers that a person can read."""
         if request.path != api.HEALTH and not allowed(request.headers, self._token):
+            self._tell_of_stranger(request)
             return _trouble(401, FleetError("the fleet's token is missing or wrong"))
         try:
             return await handler(request)
@@ -87,6 +92,14 @@ class Server:
         except OSError as why:
             log.warning("%s %s: %s", request.method, request.path, why)
             return _trouble(507, FleetError(f"the coordinator can't keep it: {why}"))
+
+    def _tell_of_stranger(self, request: web.Request) -> None:
+        """One line in the log for each address; most are workers with a token of another fleet."""
+        address = request.remote or "?"
+        if address not in self._strangers and len(self._strangers) < MOST_STRANGERS:
+            self._strangers.add(address)
+            what = "a worker" if request.path == api.WORKERS else "somebody"
+            log.warning("%s at %s came without the fleet's token, and was refused", what, address)
 
     # ── the fleet ─────────────────────────────────────────────────────────────────────────────
 

@@ -7,6 +7,7 @@ reductions are out of place: a peer that dies in the middle leaves the local inp
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import torch
@@ -121,5 +122,11 @@ class Group:
         try:
             work.wait()
         except RuntimeError as error:
-            first_line = str(error).splitlines()[0]
-            raise GroupBroken(f"rank {self.rank} lost a peer: {first_line}") from error
+            raise GroupBroken(f"rank {self.rank} lost a peer: {in_short(str(error))}") from error
+
+
+def in_short(said: str) -> str:
+    """What Gloo says of a lost connection, without the place in its source and its advice."""
+    line = said.splitlines()[0] if said else ""
+    line = re.sub(r"^\[[^\]]*:\d+\] ", "", line)
+    return line.partition(" This is typically caused by")[0].rstrip(".")
