@@ -77,8 +77,11 @@ read_options() {
         ;;
       --no-service) with_service=no ;;
       --user) user_mode=yes ;;
-      --rollback) action=rollback ;;
-      --uninstall) action=uninstall ;;
+      --rollback | --uninstall)
+        [[ $action =~ ^(install|${1#--})$ ]] ||
+          fail 2 "--rollback and --uninstall contradict each other" "choose one of them"
+        action=${1#--}
+        ;;
       --purge) purge=yes ;;
       --now) now=yes ;;
       --dry-run) dry_run=yes ;;
@@ -92,6 +95,13 @@ read_options() {
     fail 2 "--torch is $torch_choice" "choose cpu, cuda or auto"
   [[ $purge == no || $action == uninstall ]] || fail 2 "--purge without --uninstall" \
     "to remove everything: ./install.sh --uninstall --purge"
+  if ((${#service_options[@]})); then
+    [[ $action != uninstall ]] ||
+      fail 2 "options after -- say how the service shall be, and --uninstall removes it" "leave them out"
+    [[ $with_service == yes ]] ||
+      fail 2 "options after -- say how the service shall be, and --no-service installs none" \
+        "leave out one or the other"
+  fi
 }
 
 # Where things go: $prefix for environments, $command_folder for the link to the command.
@@ -125,9 +135,10 @@ python_is_reachable() {
 choose_python() {
   local candidate
   if [[ -n $python ]]; then
-    command -v "$python" >/dev/null || fail 2 "--python $python does not exist"
+    command -v "$python" >/dev/null || fail 2 "--python $python does not exist" \
+      "name another one, or leave it out: the first that fits is taken"
     python=$(command -v "$python")
-    python_fits "$python" || fail 2 "$python is $("$python" --version 2>&1)" \
+    python_fits "$python" || fail 2 "$python is $("$python" --version 2>&1 | head -n 1)" \
       "LlamaForge runs on Python 3.10 to 3.14"
     python_is_reachable "$python" || fail 2 "$python stands in a home folder" \
       "the service's user can't read it: choose one under /usr or /opt, or install with --user"
@@ -175,12 +186,20 @@ choose_torch() {
   if [[ $torch_choice == auto ]]; then
     if [[ -n $gpus ]]; then torch_choice=cuda; else torch_choice=cpu; fi
   elif [[ $torch_choice == cuda && -z $gpus ]]; then
-    fail 1 "--torch cuda, but nvidia-smi sees no GPU: $(nvidia-smi 2>&1 | head -n 1 || true)" \
+    fail 1 "--torch cuda, but $(why_no_gpu)" \
       "install NVIDIA's driver first, or choose --torch cpu"
   fi
   torch_pin=$(sed -n 's/^torch==\([^; ]*\).*/\1/p' "$source_folder/constraints.txt")
   [[ -n $torch_pin ]] || fail 1 "constraints.txt does not pin torch" "check out a complete source tree"
   if [[ $torch_choice == cuda ]]; then check_driver "$gpus"; fi
+}
+
+why_no_gpu() {
+  if command -v nvidia-smi >/dev/null; then
+    echo "nvidia-smi sees no GPU: $(nvidia-smi 2>&1 | head -n 1 || true)"
+  else
+    echo "there is no nvidia-smi on this machine"
+  fi
 }
 
 # The CUDA that this torch is built with needs such a driver.
@@ -258,8 +277,12 @@ finish() {
 }
 unfinished=
 trap '[[ -z $unfinished ]] || rm -rf "$unfinished"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+trap 'interrupted 130' INT
+trap 'interrupted 143' TERM HUP
+interrupted() {
+  printf 'interrupted: what was being built is removed; run this again to go on\n' >&2
+  exit "$1"
+}
 
 pip_of() { "$1/bin/python3" -m pip --disable-pip-version-check --no-input "${@:2}"; }
 
@@ -294,7 +317,7 @@ build_libraries() {
   begin "$folder"
   "$python" -m venv "$folder"
   install_torch "$folder" || fail 1 "torch could not be installed (pip's message is above)" \
-    "check the network and pip's index: $folder/bin/python3 -m pip config list"
+    "check the network and the index that pip is set to (PIP_INDEX_URL, pip.conf), then run this again"
   requirements >"$folder/requirements.txt"
   pip_of "$folder" install --quiet -c "$source_folder/constraints.txt" -r "$folder/requirements.txt" ||
     fail 1 "the libraries could not be installed (pip's message is above)" "run this again"
@@ -435,6 +458,18 @@ install_service() {
       "correct it and run this again; to the version before: $0 --rollback"
 }
 
+# A mistake in them is found before anything is switched. What reads the token from standard input
+# can't be asked twice.
+check_service_options() {
+  [[ $with_service == yes && $dry_run == no ]] && command -v systemctl >/dev/null || return 0
+  [[ " ${service_options[*]} " != *" - "* && " ${service_options[*]} " != *"=- "* ]] || return 0
+  local flags=()
+  mapfile -t flags < <(service_flags)
+  "$prefix/versions/$version/bin/llamaforge" worker install --dry-run \
+    "${flags[@]}" "${service_options[@]}" >/dev/null ||
+    fail $? "the program is built, and nothing was switched" "correct the options and run this again"
+}
+
 # ── what can be asked for ─────────────────────────────────────────────────────────────────────
 
 lock() {
@@ -444,6 +479,10 @@ lock() {
   (umask 077 && : >>"$prefix/.lock") && chmod 600 "$prefix/.lock"
   exec 9>"$prefix/.lock"
   flock -n 9 || fail 1 "another install.sh is at work in $prefix" "wait for it, then run this again"
+}
+
+done_with() {
+  if [[ $dry_run == yes ]]; then say "Nothing was changed: this was a dry run."; else say "Done: $1"; fi
 }
 
 do_install() {
@@ -457,11 +496,12 @@ do_install() {
   build_libraries
   build_version
   label
+  check_service_options
   switch_to "$version"
   link_command
   install_service
   clean
-  say "Done: $prefix/current is $version."
+  done_with "$prefix/current is $version."
   [[ $user_mode == no || :$PATH: == *:$command_folder:* ]] ||
     say "note: $command_folder is not in your PATH; log in again, or call $command_folder/llamaforge"
 }
@@ -474,7 +514,20 @@ do_rollback() {
   lock
   switch_to "${back#versions/}"
   install_service
-  say "Done: $prefix/current is ${back#versions/}."
+  done_with "$prefix/current is ${back#versions/}."
+}
+
+# State and settings that an earlier removal has left; the program that knows them is gone.
+purge_what_is_left() {
+  if [[ $user_mode == yes ]]; then
+    act rm -rf "${XDG_CONFIG_HOME:-$HOME/.config}/llamaforge" \
+      "${XDG_STATE_HOME:-$HOME/.local/state}/llamaforge" "${XDG_CACHE_HOME:-$HOME/.cache}/llamaforge"
+    return
+  fi
+  [[ ! -e /var/lib/llamaforge-install/manifest.json ]] ||
+    fail 1 "a service is installed, by a program that is not in $prefix" \
+      "name its place with --prefix, or: sudo llamaforge worker install --uninstall --purge"
+  act rm -rf /etc/llamaforge /var/{lib,cache,log}/llamaforge /run/llamaforge
 }
 
 do_uninstall() {
@@ -484,6 +537,9 @@ do_uninstall() {
   [[ $purge == no ]] || flags+=(--purge)
   if [[ -x $prefix/current/bin/llamaforge ]]; then
     act "$prefix/current/bin/llamaforge" worker install --uninstall "${flags[@]}"
+  elif [[ ! -d $prefix/versions ]]; then
+    say "note: there is no LlamaForge in $prefix"
+    [[ $purge == no ]] || purge_what_is_left
   fi
   for folder in "$command_folder" /usr/bin; do
     if [[ $(readlink "$folder/llamaforge" || true) == "$prefix/current/bin/llamaforge" ]]; then
@@ -493,7 +549,7 @@ do_uninstall() {
   # Only what this script made: --prefix may name a folder that holds other things, too.
   act rm -rf "$prefix"/{libraries,versions,current,previous,current.new,previous.new,.lock}
   [[ ! -d $prefix ]] || act rmdir --ignore-fail-on-non-empty "$prefix"
-  say "Done: LlamaForge is removed."
+  done_with "LlamaForge is removed."
 }
 
 read_options "$@"

@@ -71,10 +71,10 @@ def _do(asked: argparse.Namespace) -> int:
     elif asked.command == "down":
         return _down(asked.lab)
     elif asked.command == "enter":
-        _enter(asked.lab or door.open_lab(), asked.node, asked.words)
+        _enter(_lab(asked.lab), asked.node, asked.words)
     else:
         result = door.ask(
-            asked.lab or door.open_lab(),
+            _lab(asked.lab),
             verb=asked.command,
             nodes=getattr(asked, "nodes", []),
             value=getattr(asked, "value", None),
@@ -83,8 +83,13 @@ def _do(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _lab(name: str | None) -> str:
+    """The lab that is meant."""
+    return door.named(name) if name else door.open_lab()
+
+
 def _down(name: str | None) -> int:
-    name = name or door.open_lab()
+    name = _lab(name)
     door.ask(name, ask="down")
     door.wait_gone(name)
     print(f"lab {name} is gone")

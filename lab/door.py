@@ -70,6 +70,15 @@ def open_lab() -> str:
     return names[0]
 
 
+def named(name: str) -> str:
+    """The name again. Raises LabError when there is no such lab, or nobody holds its door."""
+    names = [ledger.name for ledger in ledgers() if _path(ledger.name).exists()]
+    if name not in names:
+        there = f"there are {', '.join(names)}" if names else "none is up; start one with: make lab"
+        raise LabError(f"there is no lab {name!r}; {there}")
+    return name
+
+
 def ask(name: str, seconds: float = 120, **request: Any) -> Any:
     """Ask a lab that is up; its result. Raises LabError with its own words, or when it is gone."""
     with socket.socket(socket.AF_UNIX) as door:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,13 +29,21 @@ def _cores(value: str | None) -> float | None:
     if value in (None, "off"):
         return None
     try:
-        return float(str(value))
+        cores = float(str(value))
     except ValueError:
-        raise LabError(f"{value!r} is no number of cores; 0.25 is a quarter of one") from None
+        cores = 0.0
+    if not 0.01 <= cores <= 4096:
+        raise LabError(f"{value!r} is no number of cores; 0.25 is a quarter of one, off lifts it")
+    return cores
 
 
 def _rate(value: str | None) -> str | None:
-    return None if value == "off" else value
+    """A rate of tc(8). Without a unit tc would mean bits, which cuts a node off for good."""
+    if value == "off":
+        return None
+    if not re.fullmatch(r"[1-9][0-9.]*(k|m|g)(bit|bps)", str(value)):
+        raise LabError(f"{value!r} is no rate; 100mbit is one, off lifts it")
+    return value
 
 
 VERBS = {
@@ -73,4 +82,6 @@ def do(lab: Lab, verb: str, names: list[str], value: str | None) -> object:
     unknown = [name for name in names if name not in lab.nodes]
     if unknown:
         raise LabError(f"there is no node {unknown[0]!r}; there are {', '.join(lab.nodes)}")
+    if len(set(names)) < len(names):
+        raise LabError(f"{verb} needs two different nodes; there are {', '.join(lab.nodes)}")
     return VERBS[verb].act(lab, [lab.nodes[name] for name in names], value)

@@ -37,6 +37,7 @@ def test_a_dry_run_says_everything_and_touches_nothing(tmp_path):
     assert f"{prefix}/libraries/cpu-" in done.stdout
     assert "worker install" in done.stdout
     assert "--memory" in done.stdout
+    assert done.stdout.endswith("Nothing was changed: this was a dry run.\n")
     assert not prefix.exists()
 
 
@@ -54,7 +55,7 @@ def test_a_process_that_ends_while_they_are_listed_is_no_failure(tmp_path):
     path = f"{tmp_path}:{os.environ['PATH']}"
     done = script("--dry-run", "--torch", "cpu", "--prefix", str(tmp_path / "x"), PATH=path)
     assert done.returncode == 0, done.stderr
-    assert "Done:" in done.stdout
+    assert "Nothing was changed" in done.stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root installs for the whole machine")
@@ -105,6 +106,9 @@ def test_an_old_driver_is_refused_before_anything_is_downloaded(tmp_path):
         (("--prefix", "here", "--dry-run"), "here"),
         (("--prefix", "/home/me/x", "--dry-run"), "/home/me/x"),
         (("--purge",), "--uninstall --purge"),
+        (("--rollback", "--uninstall", "--dry-run"), "contradict"),
+        (("--uninstall", "--dry-run", "--", "--memory", "8G"), "--uninstall removes it"),
+        (("--no-service", "--dry-run", "--", "--memory", "8G"), "--no-service installs none"),
         (("--rollback", "--dry-run", "--prefix", "/nowhere"), "/nowhere"),
         (("--dry-run", "--python", "/nowhere/python"), "/nowhere/python"),
     ],
@@ -130,3 +134,21 @@ def test_a_python_that_is_too_old_is_named(tmp_path):
     assert done.returncode == 2
     assert "Python 3.8.1" in done.stderr
     assert "3.10 to 3.14" in done.stderr
+
+
+def test_a_machine_without_a_gpu_is_told_so_in_words(tmp_path):
+    done = script("--dry-run", "--torch", "cuda", "--prefix", str(tmp_path / "x"))
+    if done.returncode == 0:
+        pytest.skip("this machine has a GPU")
+    assert "no nvidia-smi on this machine" in done.stderr or "sees no GPU" in done.stderr
+    assert "install.sh: line" not in done.stderr
+
+
+@pytest.mark.skipif(
+    Path("/var/lib/llamaforge-install").exists(), reason="this machine has the service installed"
+)
+def test_what_an_earlier_removal_has_left_can_be_purged_without_the_program(tmp_path):
+    done = script("--uninstall", "--purge", "--dry-run", "--prefix", str(tmp_path / "x"))
+    assert done.returncode == 0, done.stderr
+    assert "there is no LlamaForge in" in done.stdout
+    assert "'/etc/llamaforge' '/var/lib/llamaforge' '/var/cache/llamaforge'" in done.stdout

@@ -385,7 +385,7 @@ def test_sendmail_gets_the_mail(tmp_path: Path) -> None:
 
 def test_without_a_mail_program_the_next_step_is_named(tmp_path: Path) -> None:
     local = mail.Settings(to="root", sendmail=str(tmp_path / "none"))
-    with pytest.raises(mail.NotSent, match=r"none.*msmtp-mta, or set how = smtp in /etc/llamaforge"):
+    with pytest.raises(mail.NotSent, match=r"none.*msmtp-mta, or set how = smtp in"):
         mail.hand_over(local, b"")
 
 
