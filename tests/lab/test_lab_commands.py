@@ -88,7 +88,10 @@ def test_verbs_act_and_a_node_that_is_rebooted_inside_comes_back(name: str):
     ("words", "error"),
     [
         (("reboot", "nowhere"), "there is no node 'nowhere'; there are coordinator, node1, node2"),
-        (("throttle", "node1", "much"), "'much' is no number of cores; 0.25 is a quarter of one"),
+        (
+            ("throttle", "node1", "much"),
+            "'much' is no number of cores; 0.25 is a quarter of one, off lifts it",
+        ),
     ],
 )
 def test_mistakes_end_with_2_and_say_what_there_is(name: str, words, error):
@@ -99,4 +102,4 @@ def test_mistakes_end_with_2_and_say_what_there_is(name: str, words, error):
 def test_a_lab_that_is_not_there_is_named():
     done = say("--lab", "lf999", "heal")
     assert done.returncode == 2
-    assert "lab lf999 does not answer" in done.stderr
+    assert "there is no lab 'lf999'; " in done.stderr
