@@ -312,3 +312,13 @@ def test_a_dry_run_shows_changes_and_no_secret(machine):
     assert "+MemoryMax=8G" in shown
     assert "systemctl daemon-reload" in shown
     assert "geheim" not in shown + str(show.as_json(ready)["files"])
+
+
+def test_a_token_that_is_given_goes_over_any_other(machine):
+    install(machine, token="old")
+    for by_hand in ("by hand\n", "again by hand\n"):  # the second time, "new" is what we wrote last
+        machine.write(PLACES.token, by_hand, 0o600)
+        install(machine, token="new")
+        assert machine.read(PLACES.token) == "new\n"
+        assert machine.at(PLACES.token).stat().st_mode & 0o777 == 0o600
+    assert machine.read(PLACES.token + ".new") is None

@@ -116,6 +116,8 @@ def _step(path: str, file: File | None, manifest: Manifest, machine: Machine) ->
     there = machine.read(path)
     recorded, pending = manifest.files.get(path), manifest.pending.get(path)
     act = decide(file.content if file else None, there, recorded, pending)
+    if file is not None and file.given and act in (Act.ASIDE, Act.KEEP):
+        act = Act.WRITE
     return Step(act=act, path=path, file=file, before=there)
 
 

@@ -60,6 +60,8 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     mode: int = 0o644
     secret: bool = False
     """Its content is never shown."""
+    given: bool = False
+    """Its very content was given now: it goes over whatever stands there."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,7 +169,7 @@ def _chosen(request: Request, facts: Facts, places: Places, token: str | None) -
             secret=True,
         )
     if token is not None:
-        yield File(path=places.token, content=token + "\n", mode=0o600, secret=True)
+        yield File(path=places.token, content=token + "\n", mode=0o600, secret=True, given=True)
     dropin = render(
         request,
         group=facts.user_group,
