@@ -53,11 +53,12 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     name, pid, start = arguments
-    wait_for_end(Process(int(pid), int(start)))
+    owner = Process(int(pid), int(start))
+    wait_for_end(owner)
     # A tool that the owner had just started may still be at work: mount(8), or nspawn's start.
     time.sleep(_LAST_WORDS_S)
     with contextlib.suppress(LabError):
-        take_down(Ledger(name))
+        take_down(Ledger(name), owner)
         forget_folder()
         return 0
     return 1

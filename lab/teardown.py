@@ -15,7 +15,7 @@ from pathlib import Path
 from lab.cgroups import remove_group
 from lab.commands import call
 from lab.errors import LabError
-from lab.ledger import Ledger, claiming, forget_folder, ledgers
+from lab.ledger import Ledger, Process, claiming, forget_folder, ledgers
 
 
 def _unmount(name: str) -> None:
@@ -74,13 +74,16 @@ _UNDO: dict[str, Callable[[str], None]] = {
 }
 
 
-def take_down(ledger: Ledger) -> None:
+def take_down(ledger: Ledger, owner: Process | None = None) -> None:
     """Undo everything in a ledger, then remove it. Raises LabError naming what is left.
+
+    With `owner`, only if it is that owner's: a name is free again as soon as its lab is gone, and
+    the next lab that takes it must not be mistaken for it.
 
     `forget_folder` removes the ledgers' folder afterwards, if this was the last one.
     """
     with ledger.taken() as mine:
-        if not mine:
+        if not mine or (owner is not None and ledger.owner() != owner):
             return
         left = []
         for kind, name in reversed(ledger.entries()):

@@ -107,3 +107,18 @@ def test_labs_of_dead_owners_are_cleaned_and_others_left(folder: Path):
     Ledger("lf2").begin(Process(me().pid, me().start - 1))
     assert teardown.clean() == ["lf2"]
     assert [one.name for one in ledgers()] == ["lf1"]
+
+
+def test_a_janitor_leaves_the_next_lab_of_the_same_name_alone(folder: Path, tmp_path: Path):
+    folder.mkdir()
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    Ledger("lf1").begin(me())
+    Ledger("lf1").note("folder", theirs)
+    late = Process(me().pid, me().start - 1)  # the owner of the lab that had this name before
+    teardown.take_down(Ledger("lf1"), late)
+    assert theirs.is_dir()
+    assert [one.name for one in ledgers()] == ["lf1"]
+    teardown.take_down(Ledger("lf1"), me())
+    assert not theirs.exists()
+    assert ledgers() == []
