@@ -69,7 +69,9 @@ class FleetClient:
         if fleet is None:
             raise FleetError(
                 f"no fleet runs here ({path or fleet_file.default_path()})",
-                hint="start one: llamaforge up",
+                hint="start one: llamaforge up\n"
+                "a fleet answers who started its coordinator; another's fleet file: --fleet FILE\n"
+                "what this machine's worker does: systemctl status llamaforge-worker",
             )
         return cls(fleet)
 
