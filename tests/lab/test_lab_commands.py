@@ -78,9 +78,9 @@ def test_verbs_act_and_a_node_that_is_rebooted_inside_comes_back(name: str):
     done = subprocess.CompletedProcess([], 0, "", "")
     for _ in range(50):
         done = say("--lab", name, "enter", "node1", "ls", "/run/before")
-        if "No such file" in done.stderr:
+        if "'/run/before': No such file" in done.stderr:
             break
-    assert "No such file" in done.stderr
+    assert "'/run/before': No such file" in done.stderr
     assert say(*boot).returncode == 0
 
 
