@@ -73,8 +73,10 @@ class Unit:
         try:
             _, said = self.process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
+            alive = self.process.poll() is None
             self.process.send_signal(signal.SIGABRT)  # it says where it stands
-            raise AssertionError(self.process.communicate(timeout=30)[1]) from None
+            said = self.process.communicate(timeout=30)[1]
+            raise AssertionError(f"{alive=}, {self.heard}, {said}") from None
         return self.process.returncode, said
 
 

@@ -9,10 +9,12 @@ manager what it is doing and that its event loop turns, and SIGHUP makes it read
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import signal
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 from llamaforge.errors import FleetError, LlamaForgeError, Occupied, UserError
 from llamaforge.paths import writing_state
@@ -28,6 +30,7 @@ from llamaforge.worker.ending import end
 from llamaforge.worker.fleet_jobs import FleetJobs
 from llamaforge.worker.link import find_coordinator
 from llamaforge.worker.memory import limit_memory, trim_memory
+from llamaforge.worker.orphans import Orphans, adopt
 from llamaforge.worker.peer.port import Figures, PeerPort
 from llamaforge.worker.progress_log import ProgressLog
 from llamaforge.worker.rank_runner import RankRunner
@@ -69,6 +72,7 @@ class Supervisor:
         self._peer = PeerPort(self._settings, self._figures, self._coordinator_host)
         self._classic = ClassicWay(configuration, self._busy)
         self._told = ProgressLog()
+        self._orphans = Orphans()
         self._jobs: FleetJobs | None = None
         self._versions = facts.versions()
         self._trouble = ""
@@ -89,6 +93,7 @@ class Supervisor:
             UserError: something that only a person can change keeps it from working.
         """
         limit_memory()
+        adopt()
         pause = self._restarts.begin()
         state = Path(self._settings.state_dir)
         lock = Lock(state / "worker.lock")
@@ -124,14 +129,15 @@ class Supervisor:
         try:
             await self._until_leaving(self._fit(pause))
             if not self._leaving.is_set():
-                await self._work(jobs)
+                await self._work(jobs, heart)
         finally:
             await end(heart)
 
-    async def _work(self, jobs: FleetJobs) -> None:
+    async def _work(self, jobs: FleetJobs, heart: asyncio.Future[None]) -> None:
         """Runs the parts until a signal; a part that breaks ends the worker."""
         classic = asyncio.ensure_future(self._classic.run())
-        parts = {
+        parts: set[asyncio.Future[Any]] = {
+            heart,
             classic,
             asyncio.ensure_future(jobs.link.run()),
             asyncio.ensure_future(self._leaving.wait()),
@@ -139,7 +145,8 @@ class Supervisor:
         done, pending = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         await jobs.leave(self._hurry)
         in_a_job = self._busy.holder is not None  # a classic one: it saves while it is ended
-        await asyncio.gather(*(end(p, gently=in_a_job and p is classic) for p in pending))
+        ending = pending - {heart}
+        await asyncio.gather(*(end(p, gently=in_a_job and p is classic) for p in ending))
         for part in done:
             part.result()
 
@@ -199,7 +206,10 @@ class Supervisor:
         log.info("leaving: %s", why)
         self._leaving_because = self._leaving_because or why
         self._leaving.set()
-        self._notify.stopping(self._settings.stop_seconds + SPARE_SECONDS)
+        # One that can't leave says where it stands, and ends; systemd would only kill it.
+        seconds = self._settings.stop_seconds + SPARE_SECONDS
+        faulthandler.dump_traceback_later(seconds, exit=True)
+        self._notify.stopping(seconds)
         self._notify.status(self.status)
 
     def _reload(self) -> None:
@@ -228,8 +238,10 @@ class Supervisor:
             if not calm and loop.time() - begin > WINDOW:
                 calm = True
                 self._restarts.forget()
-            if self._busy.holder is None and self._wishes_restart():
-                self._told_to_leave("an update asks for a restart")
+            if self._busy.holder is None:
+                self._orphans.end()
+                if self._wishes_restart():
+                    self._told_to_leave("an update asks for a restart")
             await asyncio.sleep(BEAT_SECONDS)
 
     def _wishes_restart(self) -> bool:
