@@ -58,6 +58,32 @@ def test_saves_by_steps_and_by_minutes(tmp_path: Path) -> None:
     assert not saver.due(5), "a minute begins anew with every checkpoint"
 
 
+@pytest.mark.parametrize(
+    ("minutes", "cost", "pause"),
+    [
+        (10.0, 0.02, 60.0),  # cheap: every minute
+        (10.0, 3.0, 300.0),  # one hundredth of the time
+        (10.0, 30.0, 600.0),  # as asked, at the latest
+        (0.5, 0.02, 30.0),
+    ],
+)
+def test_the_cheaper_a_checkpoint_the_sooner_the_next(
+    tmp_path: Path, minutes: float, cost: float, pause: float
+) -> None:
+    now = iter([0.0, 100.0, 100.0 + cost, *(100.0 + cost + pause + late for late in (-0.1, 0.1))])
+    saver = Saver(make_job(save_minutes=minutes), tmp_path, Told(), clock=lambda: next(now))
+    saver.save(make_state())
+    assert not saver.due(1)
+    assert saver.due(1)
+
+
+def test_nothing_is_saved_by_time_where_that_is_turned_off(tmp_path: Path) -> None:
+    now = 0.0
+    saver = Saver(make_job(save_minutes=0.0), tmp_path, Told(), clock=lambda: now)
+    now = 1e6
+    assert not saver.due(1)
+
+
 def test_a_step_is_saved_once(tmp_path: Path) -> None:
     told, state = Told(), make_state()
     saver = Saver(JOB, tmp_path, told)

@@ -150,7 +150,13 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = None
     save_steps: Annotated[Positive | None, _option("checkpoints", "save every N steps")] = None
     save_minutes: Annotated[
-        float, _option("checkpoints", "save every M minutes; 0 turns this off", ge=0)
+        float,
+        _option(
+            "checkpoints",
+            "save every M minutes, and every minute where that costs under 1 % of the time; "
+            "0 turns both off",
+            ge=0,
+        ),
     ] = 10.0
     keep_last: Annotated[
         int, _option("checkpoints", "verified checkpoints to keep", ge=2, advanced=True)

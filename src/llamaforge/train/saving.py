@@ -11,9 +11,17 @@ from llamaforge.spec.job import Job
 from llamaforge.train.report import Reporter
 from llamaforge.train.state import State
 
+SOONEST = 60.0
+"""Seconds between two checkpoints that nobody asked for."""
+SHARE = 0.01
+"""Of the time that such checkpoints may cost."""
+
 
 class Saver:
-    """Saves every N steps or M minutes, whichever comes first.
+    """Saves every N steps or M minutes, whichever comes first; sooner where it costs little.
+
+    A lost node costs the steps since the newest checkpoint. A LoRA's takes milliseconds, so it is
+    saved every minute; one that takes ten seconds has to wait for its M minutes.
 
     Args:
         job: says how often, and how many to keep.
@@ -35,13 +43,16 @@ class Saver:
         self._reporter = reporter
         self._clock = clock
         self._last = clock()
+        self._cost = 0.0
+        """Seconds that the newest checkpoint took."""
         self._saved_step: int | None = None
 
     def due(self, step: int) -> bool:
         """Whether to save now that `step` steps are committed."""
         spec = self._job.spec
         by_steps = spec.save_steps is not None and step % spec.save_steps == 0
-        by_time = spec.save_minutes > 0 and self._clock() - self._last >= spec.save_minutes * 60
+        pause = min(spec.save_minutes * 60, max(SOONEST, self._cost / SHARE))
+        by_time = spec.save_minutes > 0 and self._clock() - self._last >= pause
         return by_steps or by_time
 
     def save(self, state: State) -> None:
@@ -54,10 +65,11 @@ class Saver:
             state.write(partial.path)
             path = partial.commit(state.facts(self._job), keep=self._job.spec.keep_last)
         self._saved_step, self._last = step, self._clock()
+        self._cost = self._last - begin
         self._reporter.checkpoint(step, path)
         self._reporter.note(
             "checkpoint",
-            f"saved {path.name} in {self._last - begin:.2f} s",
+            f"saved {path.name} in {self._cost:.2f} s",
             step=step,
-            seconds=round(self._last - begin, 4),
+            seconds=round(self._cost, 4),
         )
