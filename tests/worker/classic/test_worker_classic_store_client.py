@@ -20,7 +20,7 @@ def store(request: pytest.FixtureRequest) -> TCPStore:
 
 
 async def client_of(store: TCPStore) -> StoreClient:
-    return await StoreClient.open("127.0.0.1", store.port, timeout=5)
+    return await StoreClient.open("127.0.0.1", store.port, timeout=20)
 
 
 async def test_it_reads_what_torch_wrote(store: TCPStore) -> None:
@@ -62,7 +62,7 @@ async def test_looking_changes_nothing(store: TCPStore) -> None:
 
 
 async def test_it_knows_both_ends_of_the_route(store: TCPStore) -> None:
-    async with await StoreClient.open("localhost", store.port, timeout=5) as client:
+    async with await StoreClient.open("localhost", store.port, timeout=20) as client:
         assert client.local_address in ("127.0.0.1", "::1")
         assert client.store_address in ("127.0.0.1", "::1")
 
