@@ -263,6 +263,8 @@ def test_whoever_is_told_to_stop_saves_first_and_does_not_evaluate(
         reporter=kept,
         stop=lambda: "SIGTERM" if len(kept.losses) == 2 else None,
     )
+    text = f"told to leave: here; all stop after step {kept.told[-1].step}"
+    assert ("leaving", text) in kept.notes
     assert outcome.stopped
     assert kept.saved == [3]
     assert [line["step"] for line in kept.lines if "heldout_loss" in line] == [0, 1, 2]

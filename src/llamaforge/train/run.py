@@ -210,7 +210,15 @@ class Run:
                 generation=self.generation,
             )
             self.reporter.metric(line)
-        return any(vote.stop for vote in result.ballots)
+        return self._asked_to_leave([vote.stop for vote in result.ballots])
+
+    def _asked_to_leave(self, votes: list[bool]) -> bool:
+        """Whether a rank was told to leave; says on which node, as nobody else knows."""
+        if any(votes) and self.cursor.step < self.job.total_steps:
+            nodes = dict.fromkeys(n for n, stop in zip(self.nodes, votes, strict=True) if stop)
+            text = f"told to leave: {', '.join(nodes)}; all stop after step {self.cursor.step}"
+            self.reporter.note("leaving", text, nodes=list(nodes), step=self.cursor.step)
+        return any(votes)
 
     def _say_progress(self, tokens_per_second: float | None) -> None:
         """Tells this rank's worker where the job is."""
