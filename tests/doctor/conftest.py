@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from doctor.fake_machine import FakeMachine
+from doctor_machine import FakeMachine
 
 
 @pytest.fixture

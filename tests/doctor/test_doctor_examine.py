@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from doctor.fake_machine import FakeMachine
+from doctor_machine import FakeMachine
+
 from llamaforge.doctor.check import Check
 from llamaforge.doctor.examine import examine
 from llamaforge.doctor.finding import (

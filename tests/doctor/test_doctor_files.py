@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from doctor_machine import FOLDER, PROGRAM, PYTHON, FakeMachine, fixes
 
-from doctor.fake_machine import FOLDER, PROGRAM, PYTHON, FakeMachine, fixes
 from llamaforge.doctor.checks import (
     command,
     disk,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from doctor_machine import PROGRAM, PYTHON, FakeMachine
 
-from doctor.fake_machine import PROGRAM, PYTHON, FakeMachine
 from llamaforge.doctor.checks import cgroups, gpu, memory, selinux, sleep, wsl
 from llamaforge.doctor.finding import Severity
 from llamaforge.service.places import UNIT

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
+from doctor_machine import LINK, TIMED_OUT, FakeMachine, fixes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doctor.fake_machine import LINK, TIMED_OUT, FakeMachine, fixes
 from doctor.test_doctor_packet_filter import OPENED, UFW, match, ruleset
 from llamaforge.doctor.checks import (
     clock,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from doctor_machine import FakeMachine
 
-from doctor.fake_machine import FakeMachine
 from llamaforge.doctor.checks import journal, lingering, ports, reachable, service
 from llamaforge.doctor.contact import Contact
 from llamaforge.doctor.finding import Severity

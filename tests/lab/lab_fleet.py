@@ -6,8 +6,9 @@ import json
 import random
 from typing import Any
 
+from lab_service import until_waiting
+
 from lab import Node
-from service import until_waiting
 
 JOBS = "/srv/jobs"
 STATE = "/root/.local/state/llamaforge"

@@ -7,12 +7,12 @@ import re
 import time
 from collections.abc import Iterator
 
+import lab_torchrun as torchrun
 import pytest
-import torchrun
 from lab_fleet import Fleet, Job
+from lab_service import UNIT, active, main_pid, processes, ranks, show, status, until_waiting
 
 from lab import Lab, Node
-from service import UNIT, active, main_pid, processes, ranks, show, status, until_waiting
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

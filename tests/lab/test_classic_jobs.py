@@ -6,11 +6,21 @@ import json
 import re
 from collections.abc import Iterator
 
+import lab_torchrun as torchrun
 import pytest
-import torchrun
+from lab_service import (
+    UNIT,
+    active,
+    install,
+    is_waiting,
+    main_pid,
+    ranks,
+    show,
+    status,
+    until_waiting,
+)
 
 from lab import Lab, Node
-from service import UNIT, active, install, is_waiting, main_pid, ranks, show, status, until_waiting
 
 PERSON = ("--max-steps 12", "--save-steps 4")
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import lab_torchrun as torchrun
 import pytest
-import torchrun
 from lab_patient import PROGRAM, Patient
+from lab_service import install, until_waiting
 
 from lab import Lab, Node
-from service import install, until_waiting
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

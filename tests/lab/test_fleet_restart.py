@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from lab_fleet import Fleet, Job
+from lab_service import UNIT, until_waiting
 
 from lab import Lab
-from service import UNIT, until_waiting
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from lab_service import UNIT, active, install, main_pid, status
 
 from lab import Node
-from service import UNIT, active, install, main_pid, status
 
 TOKEN = "geheim-of-the-fleet"
 LEFT = (

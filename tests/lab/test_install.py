@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 
+from lab_service import properties
+
 from lab import Node
-from service import properties
 
 UNIT = "llamaforge-worker.service"
 DROPIN = f"/etc/systemd/system/{UNIT}.d/50-install.conf"

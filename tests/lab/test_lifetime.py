@@ -7,9 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-
-from lab import Lab, Node
-from service import (
+from lab_service import (
     UNIT,
     active,
     install,
@@ -20,6 +18,8 @@ from service import (
     status,
     until_waiting,
 )
+
+from lab import Lab, Node
 
 MASTER = "10.255.255.1"
 """An address where no torchrun will ever be."""

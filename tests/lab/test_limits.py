@@ -6,9 +6,7 @@ import re
 
 import pytest
 from lab_fleet import Fleet, Job
-
-from lab import Lab, Node
-from service import (
+from lab_service import (
     UNIT,
     active,
     limits_memory,
@@ -19,6 +17,8 @@ from service import (
     status,
     until_waiting,
 )
+
+from lab import Lab, Node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import lab_torchrun as torchrun
 import pytest
-import torchrun
+from lab_service import UNIT, install, until_waiting
 
 from lab import Lab, Node
-from service import UNIT, install, until_waiting
 
 BURST = 200_000
 CHATTY = f"""

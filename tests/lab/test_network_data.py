@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 from lab_fleet import Fleet
+from lab_service import UNIT, active, main_pid, ranks, show, status, until_waiting
 
 from lab import Lab, Node
 from lab.node import Child
-from service import UNIT, active, main_pid, ranks, show, status, until_waiting
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

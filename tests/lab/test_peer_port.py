@@ -7,9 +7,9 @@ import shutil
 import time
 
 import pytest
+from lab_service import status
 
 from lab import Lab, Node
-from service import status
 
 PORT = 29500
 GET = f"""

@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
+from lab_service import properties
 
 from lab import Lab, Node
-from service import properties
 
 UNIT = "llamaforge-worker.service"
 SHIPPED = "/srv/llamaforge/packaging/systemd"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 
+import lab_torchrun as torchrun
 import pytest
-import torchrun
 from lab_fleet import Fleet
+from lab_service import main_pid, ranks, until_waiting
 
 from lab import Lab, Node
-from service import main_pid, ranks, until_waiting
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -6,9 +6,9 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from fake_machine import FACTS, FakeMachine
 from hypothesis import given
 from hypothesis import strategies as st
+from service_machine import FACTS, FakeMachine
 
 from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.service import manifest, removal, show

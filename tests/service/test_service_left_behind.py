@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from service_machine import FACTS, FakeMachine
 
 from llamaforge.service import apply, manifest, removal
 from llamaforge.service.left_behind import adopted
@@ -10,7 +11,6 @@ from llamaforge.service.manifest import Manifest
 from llamaforge.service.places import on_machine
 from llamaforge.service.plan import make
 from llamaforge.service.request import Request, merged
-from service.fake_machine import FACTS, FakeMachine
 
 PLACES = on_machine()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from service_machine import FakeMachine
 
 from llamaforge.service import needs
 from llamaforge.service.places import UNIT, on_machine
 from llamaforge.service.request import Request
 from llamaforge.service.settings_text import settings_file
-from service.fake_machine import FakeMachine
 
 PLACES = on_machine()
 

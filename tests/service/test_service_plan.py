@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from fake_machine import FACTS
 from hypothesis import given
 from hypothesis import strategies as st
+from service_machine import FACTS
 
 from llamaforge.errors import UserError
 from llamaforge.service.dropin import quoted

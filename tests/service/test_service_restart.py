@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_machine import FakeMachine
+from service_machine import FakeMachine
 
 from llamaforge.errors import LlamaForgeError
 from llamaforge.service.places import on_machine
