@@ -151,12 +151,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     save_steps: Annotated[Positive | None, _option("checkpoints", "save every N steps")] = None
     save_minutes: Annotated[
         float,
-        _option(
-            "checkpoints",
-            "save every M minutes, and every minute where that costs under 1 % of the time; "
-            "0 turns both off",
-            ge=0,
-        ),
+        _option("checkpoints", "save every M minutes, sooner where cheap; 0 turns it off", ge=0),
     ] = 10.0
     keep_last: Annotated[
         int, _option("checkpoints", "verified checkpoints to keep", ge=2, advanced=True)
