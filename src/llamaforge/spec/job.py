@@ -151,7 +151,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     save_steps: Annotated[Positive | None, _option("checkpoints", "save every N steps")] = None
     save_minutes: Annotated[
         float,
-        _option("checkpoints", "save every M minutes, sooner where cheap; 0 turns it off", ge=0),
+        _option("checkpoints", "save every M minutes or sooner; 0: never", ge=0),
     ] = 10.0
     keep_last: Annotated[
         int, _option("checkpoints", "verified checkpoints to keep", ge=2, advanced=True)
