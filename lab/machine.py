@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -171,8 +170,3 @@ def until(
             raise LabError(complaint())
         time.sleep(pause)
     return answer
-
-
-def box_cores() -> int:
-    """The cores that this box lets us use."""
-    return len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""`llamaforge worker run`: the service on a node, in the foreground."""
+"""`llamaforge worker`: the service on a node, run in the foreground or installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Parts(click.Group):
     """Imports the installation only for whoever installs: a worker that waits stays small."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Both."""
+        """What is imported here, and `install`."""
         return sorted([*super().list_commands(ctx), "install"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

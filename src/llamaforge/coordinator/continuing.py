@@ -65,13 +65,18 @@ def _counted(before: Failures, outcome: Outcome, step: int) -> Failures:
     return Failures(
         count=1 if further else before.count + 1,
         step=max(step, before.step),
-        said=outcome.said if outcome.setback is Setback.ERROR else "",
+        said=_own_words(outcome),
     )
+
+
+def _own_words(outcome: Outcome) -> str:
+    """What a rank failed with; "" for a loss, whose words say nothing of the job."""
+    return outcome.said if outcome.setback is Setback.ERROR else ""
 
 
 def _same_again(before: Failures, outcome: Outcome, step: int) -> bool:
     """The same words at the same step; a report and the last metric line may cross by one."""
-    says = outcome.said if outcome.setback is Setback.ERROR else ""
+    says = _own_words(outcome)
     return bool(says) and says == before.said and step <= before.step + 1
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from llamaforge.bundle import resume
+from llamaforge.bundle import resume, seal
 from llamaforge.bundle.manifest import Manifest
 from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import IntegrityError, LlamaForgeError
 from llamaforge.wire.api import Submission
 
-_STATE = "resume/state.json"
+_STATE = f"{resume.FOLDER}/{seal.STATE}"
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,7 +52,7 @@ class Machine:
         return Facts(
             systemd=self._systemd_version(),
             running=self.at("/run/systemd/system").is_dir(),
-            device_groups=tuple(name for name in DEVICE_GROUPS if _group_exists(name)),
+            device_groups=tuple(name for name in DEVICE_GROUPS if _has_group(name)),
             user_group="" if user in ("", SERVICE_USER) else _primary_group(user),
             user_is_root=_is_root(user),
             group_exists=not group or _has_group(group),
@@ -162,10 +162,6 @@ def _sync_folder(folder: Path) -> None:
 
 def _user_exists(name: str) -> bool:
     return any(entry.pw_name == name for entry in pwd.getpwall())
-
-
-def _group_exists(name: str) -> bool:
-    return any(entry.gr_name == name for entry in grp.getgrall())
 
 
 def _account(number: int) -> str:

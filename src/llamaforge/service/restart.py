@@ -16,8 +16,9 @@ import msgspec
 from llamaforge.errors import LlamaForgeError
 from llamaforge.service.machine import Machine
 from llamaforge.service.places import UNIT, Places
+from llamaforge.systemd.unit import RESTART_WISH
 
-WISH = "/run/llamaforge/restart-when-idle"
+WISH = f"/run/llamaforge/{RESTART_WISH}"
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +115,7 @@ def _wish(places: Places, machine: Machine) -> str:
         return WISH
     said = machine.ask("systemctl", "--user", "show-environment").stdout
     folders = [line[16:] for line in said.splitlines() if line.startswith("XDG_RUNTIME_DIR=")]
-    return f"{folders[0] if folders else '/run'}/llamaforge/restart-when-idle"
+    return f"{folders[0] if folders else '/run'}/llamaforge/{RESTART_WISH}"
 
 
 def _command_line(machine: Machine, pid: str) -> list[str]:

@@ -1,10 +1,13 @@
-"""Whether systemd runs this very process, and the exit code for "a restart can't help"."""
+"""What a unit and whoever installs it agree on, and whether systemd runs this very process."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 
+RESTART_WISH = "restart-when-idle"
+"""A file in the unit's runtime folder that an update leaves: an idle worker ends, to be started
+anew."""
 CANNOT_HELP = 78
 """EX_CONFIG of sysexits.h; the worker's unit has RestartPreventExitStatus=78."""
 

@@ -46,6 +46,7 @@ class FleetJobs:
         busy: shared with whatever else brings jobs to this worker.
         runner: starts ranks.
         identity: this worker's.
+        versions: what it runs, for the greeting.
         peer_port: where health is served.
     """
 
@@ -56,13 +57,14 @@ class FleetJobs:
         runner: RankRunner,
         *,
         identity: str,
+        versions: dict[str, str],
         peer_port: int,
     ) -> None:
         self._settings, self._busy, self._runner = settings, busy, runner
         self._state = Path(settings().state_dir)
         self._identity, self._peer_port = identity, peer_port
         self._session = secrets.token_hex(8)
-        self._versions = facts.versions()
+        self._versions = versions
         self._job: NodeJob | None = None
         self._running: asyncio.Task[None] | None = None
         self._left = False

@@ -20,6 +20,7 @@ from llamaforge.errors import FleetError, LlamaForgeError, Occupied, UserError
 from llamaforge.paths import writing_state
 from llamaforge.spec.fleet import WorkerSettings, host_and_port
 from llamaforge.spec.ranks import Progress
+from llamaforge.systemd import unit
 from llamaforge.systemd.notify import Notify
 from llamaforge.wire.fleet_file import Lock
 from llamaforge.worker import facts, self_check, status
@@ -41,8 +42,6 @@ BEAT_SECONDS = 1.0
 SPARE_SECONDS = 20.0
 """What leaving may take beyond the time that ranks have for a checkpoint: ending those that did not
 leave, and telling the coordinator."""
-RESTART_WISH = "restart-when-idle"
-"""A file in the runtime folder that an update leaves: an idle worker ends, to be started anew."""
 
 log = logging.getLogger("llamaforge.worker")
 
@@ -105,12 +104,13 @@ class Supervisor:
         try:
             with writing_state(state):
                 identity = facts.identity(state)
-            await self._peer.start(self._coordinator_host())
+            await self._peer.start()
             self._jobs = FleetJobs(
                 lambda: self._settings,
                 self._busy,
                 self._runner,
                 identity=identity,
+                versions=self._versions,
                 peer_port=self._peer.port,
             )
             self._jobs.clear_leftovers()
@@ -186,11 +186,9 @@ class Supervisor:
         told = asyncio.ensure_future(self._leaving.wait())
         await asyncio.wait({doing, told}, return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
-        if not doing.done():
-            doing.cancel()
-            await asyncio.gather(doing, return_exceptions=True)
-        else:
+        if doing.done():
             doing.result()
+        await end(doing)
 
     # ── signals and systemd ───────────────────────────────────────────────────────────────────
 
@@ -245,7 +243,7 @@ class Supervisor:
             await asyncio.sleep(BEAT_SECONDS)
 
     def _wishes_restart(self) -> bool:
-        wish = self._runtime / RESTART_WISH if self._runtime else None
+        wish = self._runtime / unit.RESTART_WISH if self._runtime else None
         if wish is None or not wish.exists():
             return False
         try:

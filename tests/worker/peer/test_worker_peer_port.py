@@ -23,8 +23,8 @@ def settings(**fields: object) -> WorkerSettings:
 
 
 async def test_health_and_metrics() -> None:
-    port = PeerPort(settings(peer_port=0), lambda: FIGURES)
-    await port.start("127.0.0.1")
+    port = PeerPort(settings(peer_port=0), lambda: FIGURES, lambda: "127.0.0.1")
+    await port.start()
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port.port}") as http:
         async with http.get("/health") as answer:
             assert (await answer.json())["ranks"] == 2
@@ -46,17 +46,17 @@ async def test_a_taken_port_is_passed_over(caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level("INFO", "llamaforge.worker")
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        port = PeerPort(settings(peer_port=taken), lambda: FIGURES)
-        await port.start("127.0.0.1")
+        port = PeerPort(settings(peer_port=taken), lambda: FIGURES, lambda: "127.0.0.1")
+        await port.start()
         assert port.port > taken
         await port.stop()
     assert f"({taken} is in use)" in caplog.text
 
 
 async def test_an_address_of_another_machine_is_refused() -> None:
-    port = PeerPort(settings(peer_host="192.0.2.1"), lambda: FIGURES)
+    port = PeerPort(settings(peer_host="192.0.2.1"), lambda: FIGURES, lambda: "127.0.0.1")
     with pytest.raises(UserError, match=r"192\.0\.2\.1:29501"):
-        await port.start("127.0.0.1")
+        await port.start()
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ async def get(port: PeerPort, path: str, host: str = "127.0.0.1") -> tuple[int, 
 
 
 async def test_health_tells_versions_status_and_job() -> None:
-    port = PeerPort(settings(peer_port=0), lambda: TRAINING)
-    await port.start("127.0.0.1")
+    port = PeerPort(settings(peer_port=0), lambda: TRAINING, lambda: "127.0.0.1")
+    await port.start()
     status, text = await get(port, "/health")
     said = msgspec.json.decode(text)
     assert (status, said["ready"], said["status"]) == (200, True, "job x step 120/960")
@@ -148,7 +148,7 @@ async def refused(port: int) -> bool:
 async def test_a_stranger_is_reset_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llamaforge.worker.peer.port.Guard", Elsewhere)
     port = PeerPort(settings(peer_port=0), lambda: FIGURES)
-    await port.start(None)
+    await port.start()
     assert await refused(port.port)
     monkeypatch.setattr(Elsewhere, "known", frozenset({"127.0.0.1"}))
     _, text = await get(port, "/metrics")
@@ -159,7 +159,7 @@ async def test_a_stranger_is_reset_and_counted(monkeypatch: pytest.MonkeyPatch) 
 async def test_there_is_room_for_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llamaforge.worker.peer.port.CONNECTIONS", 2)
     port = PeerPort(settings(peer_port=0), lambda: FIGURES)
-    await port.start(None)
+    await port.start()
     held = [await asyncio.open_connection("127.0.0.1", port.port) for _ in range(2)]
     assert await refused(port.port)
     for _, writer in held:
@@ -174,7 +174,7 @@ async def test_there_is_room_for_so_many_and_no_more(monkeypatch: pytest.MonkeyP
 async def test_nobody_can_keep_the_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llamaforge.worker.peer.port.EACH", 2)
     port = PeerPort(settings(peer_port=0), lambda: FIGURES)
-    await port.start(None)
+    await port.start()
     held = [await asyncio.open_connection("127.0.0.1", port.port) for _ in range(2)]
     assert await refused(port.port)
     monkeypatch.setattr("llamaforge.worker.peer.door.origin", lambda _: "192.0.2.1")
@@ -192,7 +192,7 @@ def test_users_of_this_machine_count_as_one() -> None:
 async def test_who_dawdles_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llamaforge.worker.peer.door.STAY_SECONDS", 0.05)
     port = PeerPort(settings(peer_port=0), lambda: FIGURES)
-    await port.start(None)
+    await port.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", port.port)
     writer.write(b"GET /health HTTP/1.1\r\nHost: ")
     with pytest.raises(ConnectionResetError):
@@ -204,8 +204,8 @@ async def test_who_dawdles_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None
 async def test_what_is_not_http_leaves_no_traceback_in_the_journal(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    port = PeerPort(settings(peer_port=0), lambda: FIGURES)
-    await port.start("192.0.2.1")
+    port = PeerPort(settings(peer_port=0), lambda: FIGURES, lambda: "192.0.2.1")
+    await port.start()
     for nonsense in (b"\0" * 100 + b"\r\n\r\n", b"GET /health HTTP/1.1\r\n\r\n"):
         reader, writer = await asyncio.open_connection("127.0.0.1", port.port)
         writer.write(nonsense)
@@ -219,8 +219,8 @@ async def test_a_bug_in_an_answer_is_told(caplog: pytest.LogCaptureFixture) -> N
     def broken() -> Figures:
         raise ZeroDivisionError
 
-    port = PeerPort(settings(peer_port=0), broken)
-    await port.start("192.0.2.1")
+    port = PeerPort(settings(peer_port=0), broken, lambda: "192.0.2.1")
+    await port.start()
     async with (
         aiohttp.ClientSession(f"http://127.0.0.1:{port.port}") as http,
         http.get("/health") as answer,
@@ -232,7 +232,7 @@ async def test_a_bug_in_an_answer_is_told(caplog: pytest.LogCaptureFixture) -> N
 
 async def test_a_line_without_end_is_refused() -> None:
     port = PeerPort(settings(peer_port=0), lambda: FIGURES)
-    await port.start(None)
+    await port.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", port.port)
     writer.write(b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n")
     assert (await reader.read(12)) == b"HTTP/1.0 400"
@@ -242,7 +242,7 @@ async def test_a_line_without_end_is_refused() -> None:
 
 async def test_all_addresses_are_served_where_it_listens_on_all() -> None:
     port = PeerPort(settings(peer_port=0, peer_host="::"), lambda: FIGURES)
-    await port.start(None)
+    await port.start()
     assert (await get(port, "/health"))[0] == 200
     if socket.has_dualstack_ipv6():
         assert (await get(port, "/health", "[::1]"))[0] == 200
@@ -252,7 +252,7 @@ async def test_all_addresses_are_served_where_it_listens_on_all() -> None:
 async def test_without_ipv6_it_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
     port = PeerPort(settings(peer_port=0, peer_host="::"), lambda: FIGURES)
-    await port.start(None)
+    await port.start()
     assert (await get(port, "/health"))[0] == 200
     await port.stop()
 
@@ -260,8 +260,10 @@ async def test_without_ipv6_it_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_taken_port_is_passed_over_on_all_addresses() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        port = PeerPort(settings(peer_port=taken, peer_host="::"), lambda: FIGURES)
-        await port.start("127.0.0.1")
+        port = PeerPort(
+            settings(peer_port=taken, peer_host="::"), lambda: FIGURES, lambda: "127.0.0.1"
+        )
+        await port.start()
         assert port.port > taken
         await port.stop()
 
@@ -273,7 +275,7 @@ def test_a_list_that_names_no_network_is_refused() -> None:
 
 async def test_a_reload_changes_who_may_connect() -> None:
     port = PeerPort(settings(peer_port=0, allow="192.0.2.1"), lambda: FIGURES)
-    await port.start(None)
+    await port.start()
     assert port._guard.allows("192.0.2.1")
     port.reconfigure(settings(peer_port=0, allow="192.0.2.2"))
     assert port._guard.allows("192.0.2.2")

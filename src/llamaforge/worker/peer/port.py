@@ -94,20 +94,15 @@ class PeerPort:
         self.port = 0
         """The port that was taken; 0 before."""
 
-    async def start(self, coordinator_host: str | None) -> None:
+    async def start(self) -> None:
         """Takes a port and serves.
-
-        Args:
-            coordinator_host: where the coordinator is; None when that isn't known yet.
 
         Raises:
             UserError: the address is not this machine's.
             Occupied: no port is free.
         """
-        if coordinator_host is not None and self._coordinator_host() is None:
-            self._coordinator_host = lambda: coordinator_host
         self._guard.learn()
-        reserved = await reserved_ports(self._settings, coordinator_host)
+        reserved = await reserved_ports(self._settings, self._coordinator_host())
         wanted = self._settings.peer_port
         for port in range(wanted, min(wanted + TRIES, 65536)) if wanted else [0]:
             if port not in reserved and await self._bound(port):
