@@ -3,78 +3,24 @@
 from __future__ import annotations
 
 import pytest
+from generation_world import STOP_SECONDS, World
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import make_job
-from llamaforge.bundle.manifest import Manifest
 from llamaforge.coordinator.generation import (
     CAUSE_SECONDS,
     END_SECONDS,
     LEAVE_SECONDS,
-    Generation,
     Phase,
 )
 from llamaforge.coordinator.outcome import Outcome, Setback
-from llamaforge.spec.ranks import Failed, Finished, Metric, StoreReady
+from llamaforge.spec.ranks import Failed
 from llamaforge.spec.states import JobState
 from llamaforge.wire.messages import (
     CannotStart,
-    FromCoordinator,
-    RankExited,
     Rendezvous,
     StartRanks,
-    StopRanks,
-    Uploaded,
 )
-from llamaforge.wire.updates import NodeRanks
-
-STOP_SECONDS = 60.0
-
-
-class World:
-    """Two nodes with two ranks each: 0 and 1 on a, 2 and 3 on b."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.sent: list[tuple[str, FromCoordinator]] = []
-        self.generation = Generation(
-            make_job(),
-            1,
-            Manifest(),
-            (
-                NodeRanks(node="a", first_rank=0, count=2, cores=2),
-                NodeRanks(node="b", first_rank=2, count=2, cores=2),
-            ),
-            send=lambda node, message: self.sent.append((node, message)),
-            clock=lambda: self.now,
-            stop_seconds=STOP_SECONDS,
-        )
-        self.generation.start()
-
-    def run(self) -> None:
-        self.generation.said(0, StoreReady(host="10.0.0.1", port=5))
-        self.generation.said(0, Metric(line={"step": 1}))
-
-    def exit(self, *ranks: int, code: int | None = 0, **fields: object) -> None:
-        for rank in ranks:
-            self.generation.exited(
-                RankExited(job_id="j", generation=1, rank=rank, code=code, **fields)  # type: ignore[arg-type]
-            )
-
-    def finish(self, *, stopped: bool = False) -> None:
-        finished = Finished(artifacts="/x", proof={"steps": 3}, stopped=stopped)
-        self.generation.said(0, finished)
-
-    def upload(self, error: str = "") -> None:
-        self.generation.uploaded("a", Uploaded(job_id="j", what="artifacts", error=error))
-
-    def stops(self) -> list[tuple[str, str]]:
-        return [(node, m.how) for node, m in self.sent if isinstance(m, StopRanks)]
-
-    def outcome(self) -> Outcome:
-        assert self.generation.over
-        return self.generation.outcome()
 
 
 @pytest.fixture
@@ -217,96 +163,6 @@ def test_artifacts_that_can_not_be_sent_fail_the_job(world: World) -> None:
     world.exit(0, 1, 2, 3)
     world.upload(error="no space left on device")
     assert "no space left on device" in world.outcome().reason
-
-
-def test_a_worker_that_leaves_ends_the_generation_and_not_the_job(world: World) -> None:
-    world.run()
-    world.generation.leave("b", "its worker was told to end")
-    assert world.generation.phase is Phase.STOPPING
-    assert world.stops() == [("a", "checkpoint"), ("b", "checkpoint")]
-    world.generation.leave("b", "its worker was told to end")  # said twice, done once
-    world.generation.leave("stranger", "no member")
-    assert len(world.stops()) == 2
-    world.finish(stopped=True)
-    world.exit(0, 1, 2, 3)
-    world.upload()
-    outcome = world.outcome()
-    assert (outcome.state, outcome.setback) == (None, Setback.GAVE_WAY)
-    assert outcome.reason == "b left (its worker was told to end)"
-
-
-def test_a_leaver_owes_no_artifacts(world: World) -> None:
-    world.run()
-    world.generation.leave("a", "told to end")
-    world.finish(stopped=True)
-    world.exit(0, 1, 2, 3)
-    world.upload(error="the connection broke")
-    assert world.outcome().state is None
-
-
-def test_leaving_and_being_stopped_at_once_is_a_stop(world: World) -> None:
-    world.run()
-    world.generation.leave("b", "told to end")
-    world.generation.stop("stopped by the user")
-    assert world.stops() == [("a", "checkpoint"), ("b", "checkpoint")]  # they save already
-    world.finish(stopped=True)
-    world.exit(0, 1, 2, 3)
-    world.upload()
-    assert world.outcome().state is JobState.STOPPED
-    assert world.outcome().reason == "stopped by the user; a checkpoint is saved"
-
-
-def test_a_stop_asked_for_twice_ends_leavers_at_once(world: World) -> None:
-    world.run()
-    world.generation.leave("b", "told to end")
-    world.generation.stop("stopped by the user")
-    world.generation.stop("stopped by the user")
-    assert world.stops()[2:] == [("a", "end"), ("b", "end")]
-    world.exit(0, 1, 2, 3, code=None, signal=15, ordered=True)
-    assert world.outcome().state is JobState.STOPPED
-
-
-def test_a_leaver_in_a_hurry_is_no_failure(world: World) -> None:
-    """Its ranks were killed before the others had saved; these notice."""
-    world.run()
-    world.generation.leave("b", "told to end")
-    world.exit(2, 3, code=None, signal=9, ordered=True)
-    world.generation.said(0, Failed(kind="GroupBroken", message="rank 0 lost a peer"))
-    world.now = CAUSE_SECONDS
-    world.generation.tick()
-    world.exit(0, 1, code=1, ordered=True)
-    outcome = world.outcome()
-    assert (outcome.state, outcome.setback) == (None, Setback.GAVE_WAY)
-
-
-def test_a_checkpoint_that_a_leaver_waits_for_too_long_is_done_without(world: World) -> None:
-    world.run()
-    world.generation.leave("b", "told to end")
-    world.now = STOP_SECONDS
-    world.generation.tick()
-    assert world.stops()[2:] == [("a", "end"), ("b", "end")]
-    world.exit(0, 1, 2, 3, code=None, signal=15, ordered=True)
-    assert (world.outcome().state, world.outcome().setback) == (None, Setback.GAVE_WAY)
-
-
-def test_a_worker_that_leaves_before_the_first_step_ends_the_ranks(world: World) -> None:
-    world.generation.leave("b", "told to end")
-    world.generation.cannot_start(
-        "b", CannotStart(job_id="j", generation=1, kind="FleetError", message="stopped before")
-    )
-    assert world.stops()[2:] == [("a", "end")]
-    world.exit(0, 1, code=None, signal=15, ordered=True)
-    assert world.outcome().setback is Setback.GAVE_WAY
-
-
-def test_leaving_after_the_last_step_changes_nothing(world: World) -> None:
-    world.run()
-    world.finish()
-    world.generation.leave("b", "told to end")
-    assert world.stops() == []
-    world.exit(0, 1, 2, 3)
-    world.upload()
-    assert world.outcome().state is JobState.DONE
 
 
 def test_ranks_that_somebody_else_told_to_end_are_a_loss(world: World) -> None:

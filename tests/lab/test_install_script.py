@@ -9,17 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from source_tree import COPY, PREFIX, SOURCE, another_torch
 
 from lab import Lab, Node
 
-PREFIX = "/opt/llamaforge"
 UNIT = "llamaforge-worker.service"
-SOURCE = "/srv/source"
-COPY = (
-    f"mkdir {SOURCE} && cd /srv/llamaforge && cp -r install.sh constraints.txt pyproject.toml"
-    f" README.md distributed_train.py src packaging {SOURCE}/ && mkdir {SOURCE}/examples"
-    f" && cp -r examples/models {SOURCE}/examples/"
-)
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +97,7 @@ def test_an_interrupted_update_switches_nothing_and_is_cleaned(node: Node) -> No
 def test_another_torch_waits_for_the_worker_to_be_idle(node: Node) -> None:
     """Libraries with another torch, made of links to the first: the worker must not restart now."""
     first = pid(node)
-    node.shell(f"echo '# other' >>{SOURCE}/constraints.txt")
-    planned = script(node, "--torch", "cpu", "--dry-run")
-    folder = next(line.split()[-1] for line in planned.splitlines() if "would build" in line)
-    packages = "lib/python3*/site-packages"
-    node.shell(
-        f"old=$(echo {PREFIX}/libraries/*) && mkdir {folder} && cd {folder}"
-        " && for name in $old/*; do test $name = $old/lib || ln -s $name .; done"
-        f" && cd $old && set -- {packages} && mkdir -p {folder}/$1"
-        f" && ln -s $old/$1/* {folder}/$1/ && cd {folder}/$1"
-        " && mv torch-*.dist-info torch-9.9.0.dist-info"
-    )
+    another_torch(node)
     said = script(node, "--torch", "cpu")
     assert "when it is idle" in said
     # The worker has no job, so it is idle at once.

@@ -12,18 +12,12 @@ import lab_torchrun as torchrun
 import pytest
 from lab_fleet import Fleet
 from lab_service import main_pid, ranks, until_waiting
+from source_tree import COPY, PREFIX, SOURCE, another_torch
 
 from lab import Lab, Node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-PREFIX = "/opt/llamaforge"
-SOURCE = "/srv/source"
-COPY = (
-    f"mkdir {SOURCE} && cd /srv/llamaforge && cp -r install.sh constraints.txt pyproject.toml"
-    f" README.md distributed_train.py src packaging {SOURCE}/ && mkdir {SOURCE}/examples"
-    f" && cp -r examples/models {SOURCE}/examples/"
-)
 STEPS = 100
 DIGESTS = ("weights_sha256", "optimizer_sha256", "order_sha256", "rows_trained", "steps")
 
@@ -142,18 +136,3 @@ def test_another_torch_waits_or_says_what_it_may_cost(fleet: Fleet, node: Node) 
     job.cancel()
     assert f"node1 had torch 9.9.0 before, it has {torch} now" in job.said()
     until_waiting(node, seconds=60)
-
-
-def another_torch(node: Node) -> None:
-    """Makes what the next update would build: libraries with torch 9.9.0."""
-    node.shell(f"echo '# other' >>{SOURCE}/constraints.txt")
-    planned = update(node, "", "--dry-run")
-    folder = next(line.split()[-1] for line in planned.splitlines() if "would build" in line)
-    packages = "lib/python3*/site-packages"
-    node.shell(
-        f"old=$(echo {PREFIX}/libraries/*) && mkdir {folder} && cd {folder}"
-        " && for name in $old/*; do test $name = $old/lib || ln -s $name .; done"
-        f" && cd $old && set -- {packages} && mkdir -p {folder}/$1"
-        f" && ln -s $old/$1/* {folder}/$1/ && cd {folder}/$1"
-        " && mv torch-*.dist-info torch-9.9.0.dist-info"
-    )
