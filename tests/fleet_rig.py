@@ -90,7 +90,7 @@ class Rig:
         until = time.monotonic() + PATIENCE
         while True:
             status = await self.status()
-            there = {n.name for n in status.nodes if n.state is NodeState.WAITING}
+            there = {n.name for n in status.nodes if n.state is NodeState.READY}
             if there == set(names):
                 return status
             assert time.monotonic() < until, f"{there} wait, not {names}: {self.log('coordinator')}"

@@ -97,8 +97,8 @@ def test_up_shows_changes_until_ctrl_c(shell: Shell) -> None:
     assert "coordinator listens on 127.0.0.1:" in seen
     status = json.loads(shell.run("status", "--json").stdout)
     assert [(n["name"], n["state"]) for n in status["nodes"]] == [
-        ("worker-1", "waiting"),
-        ("worker-2", "waiting"),
+        ("worker-1", "ready"),
+        ("worker-2", "ready"),
     ]
     assert "worker-1" in shell.run("status").stdout
     victim = next(pid for pid in shell.processes() if "--name worker-2" in cmdline(pid))
@@ -185,7 +185,7 @@ def test_a_private_fleet_is_private_and_leaves_nothing(
     monkeypatch.setattr("tempfile.tempdir", None)
     with EmbeddedFleet(registered=False, cache_dir=shell.root / "cache") as fleet:
         children = [child.pid for child in fleet.children]
-        assert [n.state for n in fleet.status().nodes] == [NodeState.WAITING]
+        assert [n.state for n in fleet.status().nodes] == [NodeState.READY]
         assert shell.run("status").returncode == 1  # nobody else sees it
         folder = fleet.fleet_file.parent
     assert not folder.exists()
@@ -210,7 +210,7 @@ def test_workers_that_take_too_long_are_shown(shell: Shell) -> None:
 def test_changes_are_said_once() -> None:
     said: list[str] = []
     changes = Changes(said.append)
-    node = NodeStatus(name="a", state=NodeState.WAITING, since=0, cores=1, memory=1)
+    node = NodeStatus(name="a", state=NodeState.READY, since=0, cores=1, memory=1)
     job = JobStatus(
         id="j",
         state=JobState.FAILED,

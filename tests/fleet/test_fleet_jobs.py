@@ -52,7 +52,7 @@ async def test_jobs_run_one_after_the_other_and_workers_wait_again(rig: Rig) -> 
     said = {(u.node, u.rank) for u in updates if isinstance(u, LogLine) and "hello" in u.text}
     assert said == {("worker-1", 0), ("worker-1", 1), ("worker-2", 2), ("worker-2", 3)}
     status = await rig.status()  # no wait: the end is told when the workers wait already
-    assert [node.state for node in status.nodes] == [NodeState.WAITING] * 2
+    assert [node.state for node in status.nodes] == [NodeState.READY] * 2
 
     ended, _ = await rig.run("second", "steps=2")
     assert ended.state is JobState.DONE, ended.reason

@@ -57,7 +57,7 @@ class Fleet:
 
     def until_all_wait(self) -> None:
         """Until the coordinator sees every worker wait for a job."""
-        wanted = {worker.name: "waiting" for worker in self.workers}
+        wanted = {worker.name: "ready" for worker in self.workers}
         self.head.wait_for(
             lambda: self.states() == wanted, seconds=90, what="all workers wait for a job"
         )

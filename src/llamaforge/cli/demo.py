@@ -188,7 +188,7 @@ def waiting(client: FleetClient) -> str:
         until = loop.time() + READY_SECONDS
         while True:
             status = await ask_status(client)
-            if all(node.state is NodeState.WAITING for node in status.nodes):
+            if all(node.state is NodeState.READY for node in status.nodes):
                 return status
             if loop.time() > until:
                 return status

@@ -193,7 +193,7 @@ class EmbeddedFleet:
             return False
 
     def _waiting(self) -> set[str]:
-        return {n.name for n in self.status().nodes if n.state is NodeState.WAITING}
+        return {n.name for n in self.status().nodes if n.state is NodeState.READY}
 
     def _late(self) -> Child:
         """The process to show when the fleet does not get ready."""

@@ -94,7 +94,7 @@ class Changes:
     def look(self, status: Status) -> None:
         """Says what is different from the last time."""
         words = {
-            NodeState.WAITING: "waits for a job",
+            NodeState.READY: "waits for a job",
             NodeState.BUSY: "is busy",
             NodeState.LOST: "is lost",
         }
@@ -145,4 +145,4 @@ def _ready(workers: int) -> bool:
         nodes = asyncio.run(ask()).nodes
     except FleetError:  # it is just starting
         return False
-    return sum(node.state is NodeState.WAITING for node in nodes) == workers
+    return sum(node.state is NodeState.READY for node in nodes) == workers

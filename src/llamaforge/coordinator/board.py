@@ -87,7 +87,7 @@ class Board:
         Raises:
             UserError: a job of that name is queued or runs, or its folder can't be written.
         """
-        job_id = submission.job.id
+        job_id = submission.job_id
         self._refuse_clash(submission)
         self._jobs.pop(job_id, None)
         record = self._jobs[job_id] = JobRecord(submission, self._streams)
@@ -101,7 +101,7 @@ class Board:
         return record
 
     def _refuse_clash(self, submission: Submission) -> None:
-        job_id = submission.job.id
+        job_id = submission.job_id
         if not _JOB_ID.fullmatch(job_id):
             raise UserError(f"{job_id!r} can't be the name of a job", hint="use --name")
         for folder in (submission.output_dir, submission.checkpoint_dir):

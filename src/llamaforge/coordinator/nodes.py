@@ -39,7 +39,7 @@ class Node:
         self.session: Session[FromCoordinator, FromWorker] = Session(FromWorker)
         self.connection: object | None = None
         """The websocket that carries the session now."""
-        self.state, self.reason, self.since = NodeState.WAITING, "", time.time()
+        self.state, self.reason, self.since = NodeState.READY, "", time.time()
         self.ranks = 0
         """Ranks that it was told to run."""
         self.leaving = False
@@ -53,12 +53,12 @@ class Node:
     @property
     def ready(self) -> bool:
         """Whether it can take part in a generation that starts now."""
-        return self.state is NodeState.WAITING and self.connection is not None
+        return self.state is NodeState.READY and self.connection is not None
 
     @property
     def away(self) -> bool:
         """Whether it is gone, or about to be, and may come back."""
-        silent = self.state is NodeState.WAITING and self.connection is None
+        silent = self.state is NodeState.READY and self.connection is None
         return self.leaving or silent or self.state is NodeState.LOST
 
     def enter(self, state: NodeState, reason: str = "", ranks: int = 0) -> None:
@@ -169,7 +169,7 @@ class Nodes:
     def take(self, node: Node, message: FromWorker) -> None:
         """A worker said something."""
         if isinstance(message, Idle):
-            node.enter(NodeState.WAITING)
+            node.enter(NodeState.READY)
         elif isinstance(message, Busy):
             node.enter(NodeState.BUSY, message.reason)
         elif isinstance(message, Leaving):

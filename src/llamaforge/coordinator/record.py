@@ -43,7 +43,7 @@ class JobRecord:
         self.submission = submission
         self.state, self.reason, self.since = JobState.QUEUED, "", time.time()
         self.submitted = self.since
-        self.stream = JobStream(streams / f"{submission.job.id}.jsonl")
+        self.stream = JobStream(streams / f"{submission.job_id}.jsonl")
         self.folder = JobFolder(submission)
         self.stop_reason = ""
         """Why somebody wants it to stop; empty when nobody does."""
@@ -54,7 +54,7 @@ class JobRecord:
     @property
     def id(self) -> str:
         """The job's id."""
-        return self.submission.job.id
+        return self.submission.job_id
 
     def enter(self, state: JobState, reason: str = "") -> None:
         """Puts the job into a state and tells its followers."""

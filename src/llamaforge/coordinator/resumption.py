@@ -50,7 +50,7 @@ def newest(submission: Submission, store: BlobStore) -> Start:
     if found.resume is None or found.resume.checkpoint.step < submitted.step:
         return msgspec.structs.replace(submitted, notes=notes)
     checkpoint = found.resume.checkpoint
-    if found.resume.job.id != submission.job.id:
+    if found.resume.job.id != submission.job_id:
         raise IntegrityError(f"{checkpoint.path} is of the job {found.resume.job.id}")
     try:
         manifest = resume.with_checkpoint(submission.manifest, checkpoint, store)

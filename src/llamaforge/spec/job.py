@@ -16,7 +16,7 @@ from msgspec import Meta
 Method = Literal["lora", "full"]
 Precision = Literal["bf16", "fp32"]
 Schedule = Literal["cosine", "linear", "constant"]
-OnNodeLoss = Literal["continue", "fail"]
+OnNodeLoss = Literal["continue", "wait", "replace", "fail"]
 DataFormat = Literal["auto", "alpaca", "sharegpt", "messages", "prompt-completion", "text"]
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -177,6 +177,32 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     # machines
     nodes: Annotated[Positive | None, _option("machines", "use at most this many machines")] = None
+    min_nodes: Annotated[
+        int, _option("machines", "wait until this many machines are free", ge=1, advanced=True)
+    ] = 1
+    labels: Annotated[
+        tuple[str, ...],
+        _option("machines", "only machines with all of these labels", advanced=True),
+    ] = ()
+    min_memory: Annotated[
+        float,
+        _option("machines", "only machines with this many GiB of memory", ge=0, advanced=True),
+    ] = 0.0
+    min_gpus: Annotated[
+        int, _option("machines", "only machines with this many GPUs", ge=0, advanced=True)
+    ] = 0
+    same_numbers: Annotated[
+        bool,
+        _option(
+            "machines",
+            "only machines that compute a canary slice to the same bits",
+            advanced=True,
+        ),
+    ] = False
+    priority: Annotated[
+        int,
+        _option("machines", "jobs with a higher one go first", ge=-100, le=100, advanced=True),
+    ] = 0
     ranks_per_node: Annotated[
         Positive | None,
         _option("machines", "training processes per machine; by default by its cores"),
@@ -189,7 +215,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         OnNodeLoss,
         _option(
             "machines",
-            "when a node or a rank is lost: continue from the newest checkpoint, or fail",
+            "when a node is lost: continue with fewer and take it back, wait for it, replace it "
+            "by another, or fail",
             advanced=True,
         ),
     ] = "continue"

@@ -14,9 +14,12 @@ import msgspec
 from llamaforge.bundle.manifest import Manifest
 from llamaforge.spec.job import Job
 from llamaforge.spec.ranks import FromRank
+from llamaforge.spec.script import ScriptJob
 
-PROTOCOL = 1
-"""Raised when the two sides can't work together any more; both then say so and name versions."""
+PROTOCOL = 3
+"""Raised when what is said changes; each side works with those from the other's OLDEST on."""
+OLDEST = 2
+"""The oldest protocol that this side still speaks; 1 had no certificates."""
 
 FRAME_LIMIT = 16 << 20
 """Bytes in the largest frame; a bundle's manifest is the biggest thing that travels in one."""
@@ -29,6 +32,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     """A worker introduces itself."""
 
     protocol: int = PROTOCOL
+    oldest: int = OLDEST
     node: str
     """The node's name, unique in the fleet."""
     identity: str
@@ -36,7 +40,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     session: str
     """Random, made once for each worker process."""
     coordinator: str = ""
-    """The coordinator that this session belongs to; empty before the first Welcome."""
+    """The fleet that this session belongs to; empty before the first Welcome."""
+    process: str = ""
+    """The coordinator's process whose frames `received` counts; another one counts from 1 again."""
     received: int = 0
     """Number of the last frame that arrived here in this session."""
     cores: int
@@ -53,12 +59,19 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     """Ranks that this worker was told to run per job; None: by its cores."""
     busy: str = ""
     """What the worker is busy with now; empty when it waits."""
+    labels: tuple[str, ...] = ()
+    """What its administrator says about the node, such as `fast-disk`."""
+    gpus: int = 0
+    time: float = 0.0
+    """Its clock: Unix time in seconds."""
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
     """The coordinator takes the worker."""
 
     coordinator: str
+    """Random, made once for each fleet; the same after the coordinator was started again."""
+    process: str = ""
     """Random, made once for each coordinator process."""
     resumed: bool
     """False: the session is new; whatever the worker still runs belongs to nobody."""
@@ -155,22 +168,170 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True, tag="uploaded"):
     """Why it did not arrive; empty when it did."""
 
 
-FromWorker = Idle | Busy | Leaving | Left | CannotStart | RankSaid | RankLog | RankExited | Uploaded
+class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
+    """A node's ranks go on: told by every node of a job, at most once a second."""
+
+    job_id: str
+    generation: int
+    step: int
+    """Steps that are committed, as a rank of this node knows."""
+
+
+class LinkSpeed(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node saw of another one's peer port."""
+
+    node: str
+    ok: bool
+    error: str = ""
+    """Why it can't be reached, for people."""
+    address: str = ""
+    """Where it was tried."""
+    round_trip: float = 0.0
+    """Seconds."""
+    bytes_per_second: float = 0.0
+    age: float = 0.0
+    """Seconds since it was measured; it is not measured again at every start."""
+
+
+class PreflightReport(msgspec.Struct, frozen=True, kw_only=True, tag="preflight_report"):
+    """What a node found out about itself and its links before a generation."""
+
+    job_id: str
+    generation: int
+    refusal: str = ""
+    """Why this node can't take part; empty when it can."""
+    hint: str = ""
+    """What to do about it."""
+    warnings: tuple[str, ...] = ()
+    canary: str = ""
+    """SHA-256 of the canary slice's gradient; empty where none was asked for."""
+    links: tuple[LinkSpeed, ...] = ()
+    disk_free: int = 0
+    """Bytes, where the bundle goes."""
+    time: float = 0.0
+    """Its clock: Unix time in seconds."""
+    fingerprint: dict[str, str] = {}
+    """Python, torch, instruction set, driver, library versions."""
+
+
+class RankStack(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one rank stands."""
+
+    rank: int
+    state: str
+    """The kernel's letter for its process: R, S, D, T, Z."""
+    phase: str = ""
+    """What it was doing, in its own words; empty when it doesn't tell."""
+    step: int = 0
+    idle: float = 0.0
+    """Seconds since it last did something."""
+    waits: bool = False
+    """Whether it waits for other ranks."""
+    text: str = ""
+    """Its threads' stacks."""
+
+
+class Stacks(msgspec.Struct, frozen=True, kw_only=True, tag="stacks"):
+    """The stack dumps that were asked for."""
+
+    job_id: str
+    generation: int
+    ranks: tuple[RankStack, ...]
+
+
+class Inventory(msgspec.Struct, frozen=True, kw_only=True, tag="inventory"):
+    """What a node has to share with the others, told when it changes."""
+
+    cache_bytes: int = 0
+    """Bytes in its caches."""
+    cache_limit: int = 0
+    disk_free: int = 0
+
+
+FromWorker = (
+    Idle
+    | Busy
+    | Leaving
+    | Left
+    | CannotStart
+    | RankSaid
+    | RankLog
+    | RankExited
+    | Uploaded
+    | Beat
+    | PreflightReport
+    | Stacks
+    | Inventory
+)
 
 
 # ── said by the coordinator ───────────────────────────────────────────────────────────────────
 
 
-class StartRanks(msgspec.Struct, frozen=True, kw_only=True, tag="start_ranks"):
-    """Run these ranks of a generation: fetch missing blobs, lay out the bundle, start."""
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """Another node of the same generation, which has or fetches the same blobs."""
 
-    job: Job
+    node: str
+    address: str
+    port: int
+    """Its peer port."""
+
+
+class Roster(msgspec.Struct, frozen=True, kw_only=True, tag="roster"):
+    """The nodes of the fleet: peers whose certificates name another one are refused."""
+
+    nodes: tuple[str, ...]
+
+
+class Preflight(msgspec.Struct, frozen=True, kw_only=True, tag="preflight"):
+    """Look at yourself and at your links before a generation; answered by `PreflightReport`."""
+
+    job_id: str
+    generation: int
+    needs_bytes: int = 0
+    """Bytes of the bundle."""
+    manifest: Manifest = Manifest()
+    """The bundle; what is here already needs no room. May be empty."""
+    peers: tuple[Peer, ...] = ()
+    """All nodes of the generation, this one too."""
+    canary: str = ""
+    """The precision (`bf16`, `fp32`) of the canary slice; empty: none is wanted."""
+    threads: int = 1
+
+
+class DumpStacks(msgspec.Struct, frozen=True, kw_only=True, tag="dump_stacks"):
+    """Say where each rank of this job stands; answered by `Stacks`."""
+
+    job_id: str
+    generation: int
+
+
+class StartRanks(msgspec.Struct, frozen=True, kw_only=True, tag="start_ranks"):
+    """Run these ranks of a generation: fetch missing blobs, lay out the bundle, start.
+
+    Said again after the coordinator was started again: a worker that has this generation, or had
+    it, does nothing. Exactly one of `job` and `script` is set.
+    """
+
+    job: Job | None = None
+    script: ScriptJob | None = None
+    peers: tuple[Peer, ...] = ()
+    """All nodes of the generation in the order of their ranks, this one too."""
+    restarts: int = 0
+    """How often the ranks of a script have been started again."""
     generation: int
     manifest: Manifest
     first_rank: int
     count: int
     """Ranks on this node; they are numbered from `first_rank`."""
     world_size: int
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        work = self.job or self.script
+        assert work is not None
+        return work.id
 
 
 class Rendezvous(msgspec.Struct, frozen=True, kw_only=True, tag="rendezvous"):
@@ -190,4 +351,4 @@ class StopRanks(msgspec.Struct, frozen=True, kw_only=True, tag="stop_ranks"):
     reason: str
 
 
-FromCoordinator = StartRanks | Rendezvous | StopRanks
+FromCoordinator = StartRanks | Rendezvous | StopRanks | Roster | Preflight | DumpStacks

@@ -149,10 +149,10 @@ class FleetJobs:
 
     def _start(self, order: StartRanks) -> None:
         target = self.link.target
-        if target is None or self._left or not self._busy.take(f"job {order.job.id}"):
+        if target is None or self._left or not self._busy.take(f"job {order.job_id}"):
             self.link.send(
                 CannotStart(
-                    job_id=order.job.id,
+                    job_id=order.job_id,
                     generation=order.generation,
                     kind="Busy",
                     message=self._busy.holder or "it is leaving",

@@ -73,10 +73,10 @@ class NodeJob:
         self.progress: ranks.Progress | None = None
         """Where the job is; None until its ranks have met."""
         self._order, self._node, self._address = order, node, address
-        self._folder = jobs / f"{order.job.id}.{order.generation}"
+        self._folder = jobs / f"{order.job_id}.{order.generation}"
         self._cache, self._runner, self._http, self._send = cache, runner, http, send
         self._store = BlobStore(cache / "blobs")
-        self._uploads = Uploads(order.job.id, order.generation, http, send)
+        self._uploads = Uploads(order.job_id, order.generation, http, send)
         self._fetched: tuple[Entry, ...] = ()
         self._ranks: dict[int, Rank] = {}
         self._oom_kills = OomKills()
@@ -89,7 +89,7 @@ class NodeJob:
     @property
     def job_id(self) -> str:
         """The job's id."""
-        return self._order.job.id
+        return self._order.job_id
 
     def fields(self, rank: int | None = None) -> dict[str, dict[str, str]]:
         """What a line in the journal says about its job besides the text."""
