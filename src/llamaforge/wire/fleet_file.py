@@ -1,6 +1,6 @@
-"""The fleet file: where this user's coordinator listens and the token that opens it.
+"""The fleet file: where a coordinator listens. It holds no secret.
 
-The coordinator writes `fleet.json` (mode 0600) into its state folder and holds a lock on
+The coordinator writes `fleet.json` into its state folder and holds a lock on
 `fleet.lock` beside it for as long as it lives. A file whose lock is free is stale: its
 coordinator was killed.
 """
@@ -27,10 +27,20 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str
     port: int
-    token: str
-    """Secret that every request carries."""
-    pid: int
-    """Process id of the coordinator."""
+    """The control port: TLS, for nodes and remote people."""
+    pid: int = 0
+    """Process id of the coordinator; 0 in the file of a remote fleet."""
+    uid: int = -1
+    """User id of the coordinator; -1 where it is not known."""
+    socket: str = ""
+    """Path of its unix socket; empty in the file of a remote fleet."""
+    fleet: str = ""
+    """The fleet's id, the same over all restarts of its coordinator."""
+    authority: str = ""
+    """Fingerprint of the fleet's authority: SHA-256 of its certificate, in hex."""
+    identity: str = ""
+    """Folder with a person's key and certificate, in the file of a remote fleet; else empty."""
+    token: str = ""
 
     @property
     def url(self) -> str:
