@@ -17,6 +17,7 @@ from llamaforge.spec.fleet import (
     variables,
     worker_settings,
 )
+from llamaforge.spec.settings_file import SettingsFile
 
 
 def test_flag_beats_environment_beats_default() -> None:
@@ -113,8 +114,9 @@ def test_an_empty_variable_counts_as_unset() -> None:
     assert worker_settings({}, {"MASTER_ADDR": ""}).master_addr is None
 
 
-def test_the_coordinator_listens_on_loopback_unless_told() -> None:
+def test_the_coordinator_listens_on_loopback_unless_told_or_a_service() -> None:
     assert coordinator_settings({}, {}).host == "127.0.0.1"
+    assert coordinator_settings({}, {"STATE_DIRECTORY": "/var/lib/x"}).host == "::"
     assert coordinator_settings({}, {}).port == 29400
     assert coordinator_settings({"port": 0}, {}).port == 0
 
@@ -152,3 +154,35 @@ def test_a_service_listens_on_all_addresses_and_a_worker_by_hand_on_loopback() -
 def test_a_list_of_who_may_connect_is_checked_at_once() -> None:
     with pytest.raises(SpecError, match="LLAMAFORGE_ALLOW names"):
         worker_settings({}, {"LLAMAFORGE_ALLOW": "10.9.66"})
+
+
+def test_a_coordinator_takes_the_folders_of_its_unit() -> None:
+    unit = {"STATE_DIRECTORY": "/s", "CACHE_DIRECTORY": "/c:/d", "RUNTIME_DIRECTORY": "/r"}
+    settings = coordinator_settings({}, unit)
+    assert (settings.state_dir, settings.cache_dir, settings.runtime_dir) == ("/s", "/c", "/r")
+    assert coordinator_settings({"state_dir": "/mine"}, {}).runtime_dir == "/mine"
+
+
+def test_labels_and_sizes_are_checked_when_they_are_read() -> None:
+    settings = worker_settings({}, {"LLAMAFORGE_LABELS": "b,a", "LLAMAFORGE_CACHE_LIMIT": "2G"})
+    assert settings.node_labels == ("a", "b")
+    assert settings.cache_bytes == 2 << 30
+    assert worker_settings({}, {}).cache_bytes is None
+    with pytest.raises(SpecError, match="LLAMAFORGE_LABELS names"):
+        worker_settings({}, {"LLAMAFORGE_LABELS": "a b"})
+    for read in (worker_settings, coordinator_settings):
+        with pytest.raises(SpecError, match="LLAMAFORGE_CACHE_LIMIT is 'big'"):
+            read({}, {"LLAMAFORGE_CACHE_LIMIT": "big"})
+
+
+def test_the_public_address_of_a_coordinator_is_one() -> None:
+    given = {"LLAMAFORGE_PUBLIC": "forge.example.org:29400"}
+    assert coordinator_settings({}, given).public == "forge.example.org:29400"
+    with pytest.raises(SpecError, match="LLAMAFORGE_PUBLIC"):
+        coordinator_settings({}, {"LLAMAFORGE_PUBLIC": "a..b"})
+
+
+def test_a_coordinators_file_comes_after_its_environment() -> None:
+    file = SettingsFile(path="c", values={"LLAMAFORGE_PORT": "1", "LLAMAFORGE_NODE_GRACE": "7"})
+    settings = coordinator_settings({}, {"LLAMAFORGE_PORT": "2"}, file)
+    assert (settings.port, settings.node_grace) == (2, 7.0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamaforge.errors import SpecError
-from llamaforge.spec.fleet import WorkerSettings, variables, worker_settings
+from llamaforge.spec.fleet import CoordinatorSettings, WorkerSettings, variables, worker_settings
 from llamaforge.spec.settings_file import SettingsFile, parse, read
 
 KNOWN = list(variables(WorkerSettings).values())
@@ -43,6 +43,17 @@ def test_a_wrong_line_is_named(line: str, said: str) -> None:
         parse(f"# first\n{line}\n", "worker.conf", KNOWN)
     assert "worker.conf:" in error.value.message
     assert said in str(error.value)
+
+
+def test_a_coordinators_file_has_no_ranks_to_export_to() -> None:
+    known = list(variables(CoordinatorSettings).values())
+    read_ = parse("LLAMAFORGE_PORT=1\n", "c", known, "coordinator")
+    assert read_.values == {"LLAMAFORGE_PORT": "1"}
+    with pytest.raises(SpecError, match="the coordinator has no ranks"):
+        parse("export NCCL_DEBUG=INFO\n", "c", known, "coordinator")
+    with pytest.raises(SpecError, match="not a setting of the coordinator") as error:
+        parse("LLAMAFORGE_PROT=1\n", "c", known, "coordinator")
+    assert "did you mean LLAMAFORGE_PORT?" in error.value.hint
 
 
 @given(st.text())

@@ -17,8 +17,10 @@ from msgspec import Meta
 
 from llamaforge import paths
 from llamaforge.errors import SpecError
+from llamaforge.spec.labels import parse_labels
 from llamaforge.spec.networks import is_host, parse_networks
 from llamaforge.spec.settings_file import SettingsFile
+from llamaforge.spec.sizes import parse_size
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1, le=4096)]
@@ -29,9 +31,16 @@ CONTROL_PORT = 29400
 """The coordinator's default port; 29500 stays free for the classic way's store."""
 PEER_PORT = 29500
 """The worker's default port."""
+ALL_ADDRESSES = "::"
+"""What a service listens on: every address of both families."""
 NETWORK_TIMEOUT = 600.0
 """Seconds that a rank waits for another that is silent but not gone, where nothing else is set.
 One that dies is noticed at once: its connections are reset."""
+
+
+CACHE_LIMIT = (
+    "most bytes that blobs and tokenised rows may take, such as 50G; by default a fifth of the disk"
+)
 
 
 def _from(variable: str, text: str, **limits: Any) -> Meta:
@@ -58,7 +67,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         _from("LLAMAFORGE_COORDINATOR", "HOST:PORT of the coordinator, over the fleet file's"),
     ] = None
     token_file: Annotated[
-        str | None, _from("LLAMAFORGE_TOKEN_FILE", "file with the fleet's token")
+        str | None,
+        _from("LLAMAFORGE_TOKEN_FILE", "file with a join token, for a worker not yet in a fleet"),
     ] = None
     address: Annotated[
         str | None,
@@ -118,21 +128,46 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             "or busy networks",
         ),
     ] = NETWORK_TIMEOUT
+    labels: Annotated[
+        str | None,
+        _from(
+            "LLAMAFORGE_LABELS",
+            "labels of this node, separated by commas, that jobs can ask for: gpu, rack=3",
+        ),
+    ] = None
+    cache_limit: Annotated[str | None, _from("LLAMAFORGE_CACHE_LIMIT", CACHE_LIMIT)] = None
+
+    @property
+    def node_labels(self) -> tuple[str, ...]:
+        """`labels` as a job's wishes are held against them."""
+        return parse_labels(self.labels, source="LLAMAFORGE_LABELS")
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """`cache_limit` in bytes; None where none is set."""
+        return _cache_bytes(self.cache_limit)
 
 
 class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How one coordinator runs. Make it with `coordinator_settings`."""
 
     state_dir: Annotated[
-        str, _from("LLAMAFORGE_STATE_DIR", "folder for the fleet file, the token, and jobs")
+        str,
+        _from("LLAMAFORGE_STATE_DIR", "folder for the fleet's authority, its ledger, and jobs"),
     ]
     cache_dir: Annotated[str, _from("LLAMAFORGE_CACHE_DIR", "folder for blobs; may be shared")]
+    runtime_dir: Annotated[
+        str,
+        _from(
+            "LLAMAFORGE_RUNTIME_DIR",
+            "folder for the fleet file and the socket for people on this machine",
+        ),
+    ]
     host: Annotated[
         str,
         _from(
             "LLAMAFORGE_HOST",
-            "address to listen on. Traffic is not encrypted yet: leave the loopback address "
-            "only on a network that you trust",
+            "address to listen on; `::` means all addresses, of IPv4 too",
         ),
     ] = "127.0.0.1"
     port: Annotated[Port, _from("LLAMAFORGE_PORT", "port to listen on; 0 takes any free one")] = (
@@ -141,7 +176,7 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     node_grace: Annotated[
         Seconds,
         _from("LLAMAFORGE_NODE_GRACE", "seconds without its connection until a node is lost"),
-    ] = 5.0
+    ] = 30.0
     return_grace: Annotated[
         Seconds,
         _from(
@@ -152,6 +187,20 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     stop_seconds: Annotated[
         Seconds, _from("LLAMAFORGE_STOP_SECONDS", "how long ranks may take to checkpoint and leave")
     ] = 60.0
+    public: Annotated[
+        str | None,
+        _from(
+            "LLAMAFORGE_PUBLIC",
+            "HOST:PORT at which other machines reach this one, for the line that `coordinator "
+            "token` prints; by default the address that routes outward",
+        ),
+    ] = None
+    cache_limit: Annotated[str | None, _from("LLAMAFORGE_CACHE_LIMIT", CACHE_LIMIT)] = None
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """`cache_limit` in bytes; None where none is set."""
+        return _cache_bytes(self.cache_limit)
 
 
 Settings = TypeVar("Settings", WorkerSettings, CoordinatorSettings)
@@ -179,7 +228,7 @@ def worker_settings(
         "state_dir": _first_folder(environ, "STATE_DIRECTORY") or str(paths.state_dir()),
         "cache_dir": _first_folder(environ, "CACHE_DIRECTORY") or str(paths.cache_dir()),
         "token_file": _credential(environ, "token"),
-        "peer_host": "::" if environ.get("STATE_DIRECTORY") else "127.0.0.1",
+        "peer_host": ALL_ADDRESSES if environ.get("STATE_DIRECTORY") else "127.0.0.1",
     }
     settings = _resolve(WorkerSettings, flags, environ, defaults, file)
     parse_networks(settings.allow, source="LLAMAFORGE_ALLOW")
@@ -187,6 +236,8 @@ def worker_settings(
         raise SpecError(
             f"MASTER_ADDR is {settings.master_addr!r}", hint="it is a host's name or IP address"
         )
+    parse_labels(settings.labels, source="LLAMAFORGE_LABELS")
+    _cache_bytes(settings.cache_limit)
     if settings.coordinator is not None:
         host_and_port(settings.coordinator)
     if settings.master_addr is not None and settings.node_rank >= settings.world_size:
@@ -197,16 +248,24 @@ def worker_settings(
     return settings
 
 
-def host_and_port(text: str) -> tuple[str, int]:
-    """Splits a coordinator's HOST:PORT, HOST, [IPv6] or [IPv6]:PORT. Raises SpecError."""
+def host_and_port(
+    text: str, source: str = "--coordinator (LLAMAFORGE_COORDINATOR)"
+) -> tuple[str, int]:
+    """Splits a coordinator's HOST:PORT, HOST, [IPv6] or [IPv6]:PORT.
+
+    Args:
+        text: the address.
+        source: where it is from, for messages: a flag or variable.
+
+    Raises:
+        SpecError: it is no address.
+    """
     bracketed = text.startswith("[")
     host, _, rest = text[1:].partition("]") if bracketed else text.partition(":")
     port = rest.lstrip(":") if bracketed else rest
     number = int(port) if re.fullmatch(r"[0-9]{1,5}", port) else None if port else CONTROL_PORT
     if not is_host(host) or number is None or number > 65535:
-        raise SpecError(
-            f"--coordinator (LLAMAFORGE_COORDINATOR) is {text!r}", hint="it is HOST:PORT"
-        )
+        raise SpecError(f"{source} is {text!r}", hint="it is HOST:PORT")
     return host, number
 
 
@@ -221,11 +280,32 @@ def network_timeout(environ: Mapping[str, str]) -> float:
 
 
 def coordinator_settings(
-    flags: Mapping[str, Any], environ: Mapping[str, str]
+    flags: Mapping[str, Any], environ: Mapping[str, str], file: SettingsFile | None = None
 ) -> CoordinatorSettings:
-    """Resolves a coordinator's settings; arguments and errors as for `worker_settings`."""
-    defaults = {"state_dir": str(paths.state_dir()), "cache_dir": str(paths.cache_dir())}
-    return _resolve(CoordinatorSettings, flags, environ, defaults)
+    """Resolves a coordinator's settings; arguments and errors as for `worker_settings`.
+
+    A service listens on all addresses, since every machine that is let in has shown a certificate;
+    a coordinator started by hand keeps to its own machine.
+    """
+    state = _first_folder(environ, "STATE_DIRECTORY") or str(paths.state_dir())
+    defaults = {
+        "state_dir": state,
+        "cache_dir": _first_folder(environ, "CACHE_DIRECTORY") or str(paths.cache_dir()),
+        "runtime_dir": _first_folder(environ, "RUNTIME_DIRECTORY"),
+        "host": ALL_ADDRESSES if environ.get("STATE_DIRECTORY") else "127.0.0.1",
+    }
+    settings = _resolve(CoordinatorSettings, flags, environ, defaults, file)
+    if not settings.runtime_dir:
+        settings = msgspec.structs.replace(settings, runtime_dir=settings.state_dir)
+    _cache_bytes(settings.cache_limit)
+    if settings.public is not None:
+        host_and_port(settings.public, "--public (LLAMAFORGE_PUBLIC)")
+    return settings
+
+
+def _cache_bytes(text: str | None) -> int | None:
+    """Raises SpecError."""
+    return parse_size(text, source="LLAMAFORGE_CACHE_LIMIT") if text else None
 
 
 def variables(settings: type[WorkerSettings] | type[CoordinatorSettings]) -> dict[str, str]:

@@ -1,11 +1,12 @@
-"""The worker's settings file: lines `NAME=value` with the names of the environment variables.
+"""The settings file of a service: lines `NAME=value` with the names of the environment variables.
 
     # /etc/llamaforge/worker.conf
     MASTER_ADDR=192.168.1.10
     export GLOO_SOCKET_IFNAME=eth0
 
 A plain line is a setting of the worker; one with `export` goes into the environment of the ranks
-as it stands. The worker reads the file itself, not systemd, so that a reload reads it anew.
+as it stands. The service reads the file itself, not systemd, so that a reload reads it anew. A
+coordinator's file (`coordinator.conf`) is the same, but has no ranks to export to.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import msgspec
 from llamaforge.errors import SpecError
 
 PATH = "/etc/llamaforge/worker.conf"
-"""Where the service's file is."""
+"""Where the worker's file is."""
+COORDINATOR_PATH = "/etc/llamaforge/coordinator.conf"
+"""Where the coordinator's file is."""
 LARGEST = 1 << 20
 """Bytes; a larger file is not a settings file."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -36,12 +39,13 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True):
     """For the environment of the ranks."""
 
 
-def read(path: Path, known: Iterable[str]) -> SettingsFile:
+def read(path: Path, known: Iterable[str], of: str = "worker") -> SettingsFile:
     """Reads a settings file.
 
     Args:
         path: the file.
         known: the names that a plain line may set.
+        of: whose settings they are: `worker`, or `coordinator`, which takes no `export`.
 
     Raises:
         SpecError: it can't be read, or a line is wrong; names file and line.
@@ -61,10 +65,10 @@ def read(path: Path, known: Iterable[str]) -> SettingsFile:
         raise SpecError(f"{path} has more than {LARGEST} bytes: it is no settings file")
     if "\0" in text:  # no variable can hold one, so that no rank would start
         raise SpecError(f"{path} is not a text file: it holds a zero byte")
-    return parse(text, str(path), known)
+    return parse(text, str(path), known, of)
 
 
-def parse(text: str, path: str, known: Iterable[str]) -> SettingsFile:
+def parse(text: str, path: str, known: Iterable[str], of: str = "worker") -> SettingsFile:
     """Parses the text of a settings file; see `read`."""
     names = list(known)
     values: dict[str, str] = {}
@@ -78,9 +82,11 @@ def parse(text: str, path: str, known: Iterable[str]) -> SettingsFile:
         name = name.strip()
         if not equals or not _NAME.fullmatch(name):
             raise SpecError(f"{where}: {stripped!r} is not NAME=value", hint=_HOW)
+        if exported and of != "worker":
+            raise SpecError(f"{where}: the {of} has no ranks", hint=f"leave `export` out: {name}=…")
         if not exported and name not in names:
             raise SpecError(
-                f"{where}: {name} is not a setting of the worker", hint=_meant(name, names)
+                f"{where}: {name} is not a setting of the {of}", hint=_meant(name, names, of)
             )
         target = exports if exported else values
         if name in target:
@@ -92,9 +98,11 @@ def parse(text: str, path: str, known: Iterable[str]) -> SettingsFile:
 _HOW = "a line is a comment (#), NAME=value, or export NAME=value for the ranks' environment"
 
 
-def _meant(name: str, names: list[str]) -> str:
+def _meant(name: str, names: list[str], of: str) -> str:
     close = difflib.get_close_matches(name.upper(), names, n=1)
     meant = f"did you mean {close[0]}? " if close else ""
+    if of != "worker":
+        return meant.strip() or f"its settings are {', '.join(names)}"
     return f"{meant}To pass it to the ranks write: export {name}=…"
 
 
