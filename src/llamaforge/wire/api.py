@@ -104,6 +104,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Oldest first."""
 
 
+class Jobs(msgspec.Struct, frozen=True, kw_only=True):
+    """What `GET /v1/jobs` answers: the jobs that have not ended, with `?all=1` all of them."""
+
+    jobs: tuple[JobStatus, ...]
+    """Oldest first."""
+
+
 class MissingBlobs(msgspec.Struct, frozen=True, kw_only=True):
     """The entries of an asked manifest whose blobs the coordinator lacks."""
 
