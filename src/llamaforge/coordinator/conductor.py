@@ -201,13 +201,14 @@ class Conductor:
 
     def _decided(self, outcome: Outcome) -> Outcome:
         record = self.record
-        outcome, self._failures = decide(
+        decision = decide(
             self._failures,
             outcome,
             step=record.step,
             stop_reason=record.stop_reason,
             policy=record.submission.job.spec.on_node_loss,
         )
+        outcome, self._failures = decision.outcome, decision.failures
         self._history.ended(outcome.reason, step=record.step)
         return outcome
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from llamaforge.spec.states import JobState
+from llamaforge.spec.states import FailureClass, JobState
 
 RESUME_HINT = "continue from its newest checkpoint with the same command and --auto-resume"
 
@@ -36,3 +36,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Set where the job can be tried again; None when its end is final."""
     said: str = ""
     """What failed, without saying where: the same words mean the same failure."""
+    failure: FailureClass | None = None
+    """Its class; None where nothing failed."""
+    node: str = ""
+    """Where the first cause was; empty where nothing failed."""
+    full_disk: bool = False
+    """A disk is full: the job can pause until there is room again, and nobody is to blame."""
