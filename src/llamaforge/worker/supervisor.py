@@ -22,6 +22,7 @@ from llamaforge.spec.fleet import WorkerSettings, host_and_port
 from llamaforge.spec.ranks import Progress
 from llamaforge.systemd import unit
 from llamaforge.systemd.notify import Notify
+from llamaforge.systemd.restarts import WINDOW, Restarts
 from llamaforge.wire.fleet_file import Lock
 from llamaforge.worker import facts, self_check, status
 from llamaforge.worker.busy import BusyLock
@@ -35,7 +36,6 @@ from llamaforge.worker.orphans import Orphans, adopt
 from llamaforge.worker.peer.port import Figures, PeerPort
 from llamaforge.worker.progress_log import ProgressLog
 from llamaforge.worker.rank_runner import RankRunner
-from llamaforge.worker.restarts import WINDOW, Restarts
 
 BEAT_SECONDS = 1.0
 """Between two looks at what to tell: the status line, the watchdog, a wish to restart."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaforge.worker.restarts import FREE, LONGEST, WINDOW, Restarts, pause
+from llamaforge.systemd.restarts import FREE, LONGEST, WINDOW, Restarts, pause
 
 
 @given(st.integers(0, 10_000))

@@ -1,7 +1,7 @@
 """Growing pauses after crashes, where systemd itself can't (RestartSteps= needs systemd 254).
 
 The times at which work began that had no orderly end are kept in the unit's runtime folder, which
-outlives restarts and not the machine. A worker that has crashed often says so and waits before it
+outlives restarts and not the machine. A service that has crashed often says so and waits before it
 works; systemd has its READY meanwhile, so nothing is held up, and no crash is the last one.
 """
 
@@ -38,7 +38,7 @@ def _since_boot() -> float:
 
 
 class Restarts:
-    """The starts of this worker that were not ended in order.
+    """The starts of this service that were not ended in order.
 
     Args:
         folder: the unit's runtime folder; None: nothing is kept, and there is no pause.
