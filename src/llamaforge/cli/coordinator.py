@@ -1,15 +1,19 @@
-"""`llamaforge coordinator run`: the service that plans jobs, in the foreground."""
+"""`llamaforge coordinator`: what plans jobs, run in the foreground or installed as a service."""
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 from typing import Any
 
 import click
 
 from llamaforge import log
-from llamaforge.spec.fleet import coordinator_settings
+from llamaforge.cli.setting_options import setting_options
+from llamaforge.coordinator.configuration import Configuration
+from llamaforge.spec.fleet import CoordinatorSettings, variables
+from llamaforge.systemd.notify import Notify
 
 
 @click.group("coordinator")
@@ -18,22 +22,24 @@ def command() -> None:
 
 
 @command.command("run")
-@click.option("--host", metavar="IP", help="Address to listen on; by default 127.0.0.1.")
-@click.option("--port", type=int, metavar="PORT", help="Port (29400); 0 takes any free one.")
-@click.option("--state-dir", metavar="DIR", help="Fleet file, token and jobs.")
-@click.option("--cache-dir", metavar="DIR", help="Blobs; may be shared.")
-@click.option("--node-grace", type=float, metavar="S", help="Silence until a node is lost.")
-@click.option("--return-grace", type=float, metavar="S", help="Wait for a worker that left.")
-@click.option("--stop-seconds", type=float, metavar="S", help="Time to checkpoint and leave.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="Settings file; a service's is /etc/llamaforge/coordinator.conf.",
+)
+@setting_options(variables(CoordinatorSettings), kind=CoordinatorSettings)
 @click.option("--verbose", is_flag=True, help="Show debug messages too.")
-def run(verbose: bool, **flags: Any) -> None:
-    """Plan jobs for the workers that connect, until SIGTERM.
+def run(config: str | None, verbose: bool, **flags: Any) -> None:
+    """Plan jobs for the workers that have joined, until SIGTERM; SIGHUP reads the settings again.
 
-    Traffic is not encrypted yet: listen on another address than 127.0.0.1 only in a network that
-    you trust. Every option can also come from the environment (LLAMAFORGE_…).
+    Every setting can also come from the environment variable that stands beside its option, or,
+    under the same name, from the settings file. An option wins over a variable, a variable over
+    the file.
     """
-    settings = coordinator_settings(flags, os.environ)
+    faulthandler.enable()  # where it hangs is in the journal when the watchdog ends it
+    notify = Notify.from_environment(os.environ)
+    configuration = Configuration(flags, os.environ, config)
     log.set_up("coordinator", verbose=verbose)
     from llamaforge.coordinator.run import run as serve
 
-    asyncio.run(serve(settings))
+    asyncio.run(serve(configuration, notify))

@@ -1,4 +1,4 @@
-"""A command-line option for each setting of the worker, with the words that the setting has."""
+"""A command-line option for each setting of a service, with the words that the setting has."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from llamaforge.spec.fleet import WorkerSettings, meanings, variables
+from llamaforge.spec.fleet import CoordinatorSettings, WorkerSettings, meanings, variables
 
 
 def setting_options(
-    fields: Iterable[str], prefix: str = ""
+    fields: Iterable[str],
+    prefix: str = "",
+    kind: type[WorkerSettings] | type[CoordinatorSettings] = WorkerSettings,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator that adds `--field-name` for each field.
 
     Values stay text: `spec.fleet` checks them where they come from.
 
     Args:
-        fields: names of fields of `WorkerSettings`.
+        fields: names of fields of `kind`.
         prefix: of the parameters' names.
+        kind: whose settings they are.
     """
-    every, meaning = variables(WorkerSettings), meanings(WorkerSettings)
+    every, meaning = variables(kind), meanings(kind)
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         for name in reversed(list(fields)):

@@ -15,16 +15,21 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from llamaforge import __version__
 from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator.board import Board
+from llamaforge.coordinator.configuration import Configuration
 from llamaforge.coordinator.server import Server
+from llamaforge.coordinator.service import Service
 from llamaforge.errors import FleetError, UserError
 from llamaforge.paths import writing_state
 from llamaforge.spec.fleet import CoordinatorSettings
+from llamaforge.systemd import unit
+from llamaforge.systemd.notify import Notify
 from llamaforge.wire import fleet_file
 from llamaforge.wire.api import Status
 from llamaforge.wire.auth import keep_token
@@ -37,14 +42,18 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 log = logging.getLogger("llamaforge.coordinator")
 
 
-async def run(settings: CoordinatorSettings) -> None:
+async def run(configuration: Configuration, notify: Notify) -> None:
     """Serves until SIGTERM or SIGINT.
+
+    Args:
+        configuration: its settings.
+        notify: the service manager, if there is one.
 
     Raises:
         UserError: another coordinator uses the state folder, it can't be written, or the port is
             taken.
     """
-    state = Path(settings.state_dir)
+    state = Path(configuration.settings.state_dir)
     path = state / fleet_file.NAME
     lock = fleet_file.lock_of(path)
     if not await asyncio.to_thread(lock.take):
@@ -53,13 +62,14 @@ async def run(settings: CoordinatorSettings) -> None:
         missing_ok=True
     )  # one that was killed left its own, and the lock now vouches for it
     try:
-        await _serve(settings, path)
+        await _serve(configuration, notify, path)
     finally:
         path.unlink(missing_ok=True)
         lock.free()
 
 
-async def _serve(settings: CoordinatorSettings, path: Path) -> None:
+async def _serve(configuration: Configuration, notify: Notify, path: Path) -> None:
+    settings = configuration.settings
     ended = _ended_by_signal()
     identity, started = secrets.token_hex(8), time.time()
     with writing_state(path.parent):
@@ -86,6 +96,13 @@ async def _serve(settings: CoordinatorSettings, path: Path) -> None:
             jobs=tuple(job.status() for job in board.jobs()),
         )
 
+    service = Service(
+        configuration,
+        notify,
+        Path(settings.runtime_dir) if unit.runs_us(os.environ) else None,
+        status=status,
+    )
+    await service.pause()
     server = Server(board, store, token, status)
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
@@ -101,13 +118,19 @@ async def _serve(settings: CoordinatorSettings, path: Path) -> None:
                 "of %s",
                 *(_as_option(settings.host, port), path.parent / "token"),
             )
-        jobs = asyncio.ensure_future(board.run())
-        await asyncio.wait({jobs, ended}, return_when=asyncio.FIRST_COMPLETED)
-        if jobs.done():
-            jobs.result()
-        jobs.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await jobs
+        parts: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(board.run()),
+            asyncio.ensure_future(service.run()),
+        ]
+        await asyncio.wait({*parts, ended}, return_when=asyncio.FIRST_COMPLETED)
+        for part in parts:
+            if part.done():
+                part.result()
+        service.ending(ended.result() if ended.done() else "its work is over")
+        for part in parts:
+            part.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await part
     finally:
         await runner.cleanup()
 
@@ -137,15 +160,15 @@ async def _listen(runner: web.AppRunner, settings: CoordinatorSettings) -> int:
     return int(runner.addresses[0][1])
 
 
-def _ended_by_signal() -> asyncio.Future[None]:
-    """A future that is done on SIGTERM or SIGINT."""
+def _ended_by_signal() -> asyncio.Future[str]:
+    """A future that is done on SIGTERM or SIGINT, and holds the reason."""
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
+    ended: asyncio.Future[str] = loop.create_future()
 
     def end(name: str) -> None:
         if not ended.done():
             log.info("ending on %s", name)
-            ended.set_result(None)
+            ended.set_result(f"told to by {name}")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, number.name)

@@ -48,7 +48,7 @@ class Service:
         runtime: Path | None,
         *,
         status: Callable[[], Status],
-        apply: Callable[[CoordinatorSettings], None],
+        apply: Callable[[CoordinatorSettings], None] = lambda _: None,
         trouble: Callable[[], str] = str,
     ) -> None:
         self._configuration, self._notify = configuration, notify
