@@ -3,6 +3,7 @@
     LlamaForgeError            exit code 1   something went wrong while doing what was asked
     ├── UserError              exit code 2   what was asked can't be done as written
     │   ├── Occupied                         what is needed is taken or full now
+    │   │   └── NoSpace                      a disk, or a cache with a limit, has no room
     │   ├── SpecError                        a key or value of the job
     │   ├── DataError                        a dataset: names the file and the line
     │   └── ModelError                       a model: missing, incomplete, gated
@@ -49,6 +50,10 @@ class Occupied(UserError):
     """A port, a folder or a disk that is needed is taken or full now; it may be free later."""
 
     may_pass = True
+
+
+class NoSpace(Occupied):
+    """A disk, or a cache with a limit, has no room for what must be there; it may have later."""
 
 
 class SpecError(UserError):

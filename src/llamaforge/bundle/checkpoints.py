@@ -142,6 +142,12 @@ def newest(root: Path) -> Found:
     return Found(checkpoint=None, damaged=damaged)
 
 
+def arriving(root: Path, name: str) -> Path:
+    """The folder of a checkpoint that arrives. Raises IntegrityError for another name."""
+    _step_of(name)
+    return root / f"{name}.incoming"
+
+
 def receive(root: Path, name: str, *, disk: Disk = _REAL) -> Path:
     """Makes an empty folder for a checkpoint that arrives from another machine.
 
@@ -156,7 +162,7 @@ def receive(root: Path, name: str, *, disk: Disk = _REAL) -> Path:
         LlamaForgeError: the folder can't be made.
     """
     step = _step_of(name)
-    folder = root / f"{name}.incoming"
+    folder = arriving(root, name)
     try:
         _make_durably(root, disk)
         for other in root.iterdir():
@@ -179,7 +185,7 @@ def accept(root: Path, name: str, keep: int, *, disk: Disk = _REAL) -> Path:
         LlamaForgeError: the disk is full or refuses; earlier checkpoints are untouched.
     """
     step = _step_of(name)
-    folder = root / f"{name}.incoming"
+    folder = arriving(root, name)
     try:
         try:
             arrived = verify(folder)

@@ -7,7 +7,9 @@ of unchanged files, the store's own among them, are remembered under `digests/`:
 somebody has written to is noticed, and fetched again.
 
 Every write is a temporary file and a rename, so any number of processes may share one store, and
-a crash leaves at most a file in `incoming/`.
+a crash leaves at most a file in `incoming/`. Big blobs come in pieces that outlive a crash
+(`bundle.pieces`). When a blob was used last is its file's access time, set by hand, since mounts
+differ in keeping it: `bundle.eviction` goes by it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +27,11 @@ import msgspec
 
 from llamaforge.bundle import digest
 from llamaforge.bundle.manifest import Entry, Manifest, check_digest
+from llamaforge.bundle.pieces import PIECE, PieceFile
 from llamaforge.errors import IntegrityError
+
+TOUCH_SECONDS = 60.0
+"""A blob's last use is noted at most this often."""
 
 _log = logging.getLogger(__name__)
 
@@ -159,6 +166,7 @@ class BlobStore:
         """
         own = self.blob(sha256)
         if own.is_file() and self._is_whole(own, sha256):
+            _touch(own)
             return own
         reference = self._reference(sha256)
         if reference is None:
@@ -168,6 +176,7 @@ class BlobStore:
                 f"{reference.path} has changed since it was added (blob {sha256[:12]})",
                 hint="submit the job again, so that the file is read again",
             )
+        _touch(self.reference(sha256))
         return Path(reference.path)
 
     def forget(self, sha256: str) -> None:
@@ -177,7 +186,7 @@ class BlobStore:
     def trust(self, partial: Path, target: Path, sha256: str) -> None:
         """Remembers the digest of a file that is about to be renamed to `target`."""
         reference = msgspec.structs.replace(Reference.of(partial), path=str(target))
-        self._write_small(self._digest_note(reference), sha256.encode())
+        self._write_small(self.digest_note(reference), sha256.encode())
 
     def add_file(self, path: Path) -> tuple[str, int]:
         """Adds a file by reference: it is digested (once, while it stays unchanged), not copied.
@@ -226,6 +235,23 @@ class BlobStore:
         Manifest(entries=(Entry(path="blob", sha256=sha256, size=size),)).check()
         return Incoming(self, sha256, size)
 
+    def pieces(self, sha256: str, size: int, *, piece: int = PIECE) -> PieceFile | None:
+        """Receives a blob in pieces; None while somebody else does.
+
+        Raises:
+            IntegrityError: `sha256` is no digest.
+            OSError: the disk has no room for it, or refuses.
+        """
+        check_digest(sha256)
+        try:
+            return PieceFile(self, sha256, size, piece=piece)
+        except BlockingIOError:
+            return None
+
+    def reference(self, sha256: str) -> Path:
+        """Where the note stands, or would stand, that refers to a file outside."""
+        return self.root / "refs" / sha256[:2] / f"{sha256}.json"
+
     def missing(self, manifest: Manifest) -> tuple[Entry, ...]:
         """The manifest's entries whose blobs are not here, each digest once."""
         absent = {e.sha256: e for e in manifest.entries if not self.has(e.sha256, e.size)}
@@ -256,7 +282,7 @@ class BlobStore:
         return found == sha256
 
     def _reference(self, sha256: str) -> Reference | None:
-        path = self.root / "refs" / sha256[:2] / f"{sha256}.json"
+        path = self.reference(sha256)
         try:
             return msgspec.json.decode(path.read_bytes(), type=Reference)
         except FileNotFoundError:
@@ -264,13 +290,14 @@ class BlobStore:
         except msgspec.MsgspecError as damaged:
             raise IntegrityError(f"{path} can't be read: {damaged}") from damaged
 
-    def _digest_note(self, reference: Reference) -> Path:
+    def digest_note(self, reference: Reference) -> Path:
+        """Where the digest of an unchanged file is remembered."""
         key = hashlib.sha256(msgspec.json.encode(reference)).hexdigest()
         return self.folder("digests") / key
 
     def _known_digest(self, reference: Reference) -> str | None:
         try:
-            sha256 = self._digest_note(reference).read_text()
+            sha256 = self.digest_note(reference).read_text()
         except FileNotFoundError:
             return None
         return sha256 if len(sha256) == 64 else None
@@ -282,7 +309,7 @@ class BlobStore:
                 f"{reference.path} changed while it was read", hint="run the command again"
             )
         with suppress(OSError):  # a cache that can't remember is only slower
-            self._write_small(self._digest_note(reference), sha256.encode())
+            self._write_small(self.digest_note(reference), sha256.encode())
         return sha256
 
     def _write_small(self, target: Path, data: bytes) -> None:
@@ -295,3 +322,11 @@ class BlobStore:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def _touch(path: Path) -> None:
+    """Notes that a file is used now; its modification time, which is checked, stays."""
+    with suppress(OSError):  # another user's: then its age is unknown, and no harm done
+        seen, now = path.stat(), time.time_ns()
+        if now - seen.st_atime_ns > TOUCH_SECONDS * 1e9:
+            os.utime(path, ns=(now, seen.st_mtime_ns))
