@@ -136,6 +136,19 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     cache_limit: Annotated[str | None, _from("LLAMAFORGE_CACHE_LIMIT", CACHE_LIMIT)] = None
+    writable: Annotated[
+        str | None,
+        _from(
+            "LLAMAFORGE_WRITABLE",
+            "more folders that ranks and scripts may write to, separated by colons; by default "
+            "the job's own, caches and temporary folders",
+        ),
+    ] = None
+
+    @property
+    def writable_folders(self) -> tuple[str, ...]:
+        """`writable`, one by one."""
+        return tuple(filter(None, (self.writable or "").split(":")))
 
     @property
     def node_labels(self) -> tuple[str, ...]:

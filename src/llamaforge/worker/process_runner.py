@@ -16,16 +16,15 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.spec.ranks import Assignment, FromRank, ToRank
+from llamaforge.worker.confine import Confinement
 from llamaforge.worker.line_pace import LinePace
 from llamaforge.worker.rank_environment import notes, rank_environment
 from llamaforge.worker.rank_runner import Exit
-from llamaforge.worker.tether import tether
 
 LAST_LINES = 20
 LINE_BYTES = 4096
@@ -58,11 +57,15 @@ class ProcessRunner:
     ) -> None:
         self._rank = tuple(rank)
         self._environment: dict[str, str] = {}
+        self._confinement: Confinement
         self.reconfigure(settings, exports)
 
     def reconfigure(self, settings: WorkerSettings, exports: Mapping[str, str]) -> None:
         """Takes over settings that were read again."""
         self._environment = rank_environment(os.environ, settings, exports)
+        self._confinement = Confinement(settings, self._environment)
+        if scratch := self._confinement.scratch:
+            self._environment["TMPDIR"] = str(scratch)
         for note in notes(self._environment):
             log.warning("%s", note)
 
@@ -78,37 +81,62 @@ class ProcessRunner:
         path = folder / f"rank-{assignment.rank}.json"
         path.write_bytes(msgspec.json.encode(assignment))
         ours, theirs = socket.socketpair()
+        control = theirs.fileno()
+        command = (*self._rank, "--assignment", str(path), "--control-fd", str(control))
+        try:
+            with theirs:
+                process, output = await self._spawn(command, [folder], keep=(control,))
+        except BaseException:
+            ours.close()
+            raise
+        reader, writer = await asyncio.open_connection(sock=ours, limit=REPORT_BYTES)
+        return RankProcess(process, output, on_line, Pipe(reader, writer, on_report))
+
+    async def start_script(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        on_line: Callable[[str], None],
+    ) -> RankProcess:
+        """Starts one rank of a script; see `RankRunner.start_script`."""
+        given = {**self._environment, **environment}
+        process, output = await self._spawn(arguments, [folder], environment=given, cwd=cwd)
+        return RankProcess(process, output, on_line)
+
+    async def _spawn(
+        self,
+        arguments: Sequence[str],
+        own: Sequence[Path],
+        *,
+        keep: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> tuple[asyncio.subprocess.Process, Output]:
+        """Starts Python, confined to what it needs; standard output and error are one pipe."""
         reading, printing = os.pipe()
         output = await Output.open(reading)
         try:
-            with theirs, os.fdopen(printing, "wb") as standard_output:
-                process = await self._spawn(path, theirs, standard_output)
+            with os.fdopen(printing, "wb") as standard, self._confinement.entrance(own) as enter:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-u",  # its last words reach the log even when it is killed
+                    *arguments,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=standard,
+                    stderr=asyncio.subprocess.STDOUT,
+                    pass_fds=keep,
+                    env=self._environment if environment is None else environment,
+                    cwd=cwd,
+                    start_new_session=True,
+                    preexec_fn=enter,
+                )
         except BaseException:
-            ours.close()
             output.close()
             raise
-        reader, writer = await asyncio.open_connection(sock=ours, limit=REPORT_BYTES)
-        return RankProcess(process, reader, writer, output, on_report, on_line)
-
-    async def _spawn(
-        self, assignment: Path, control: socket.socket, output: BinaryIO
-    ) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-u",  # its last words reach the log even when it is killed
-            *self._rank,
-            "--assignment",
-            str(assignment),
-            "--control-fd",
-            str(control.fileno()),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=asyncio.subprocess.STDOUT,
-            pass_fds=(control.fileno(),),
-            env=self._environment,
-            start_new_session=True,
-            preexec_fn=tether(),
-        )
+        return process, output
 
 
 class Output:
@@ -135,29 +163,52 @@ class Output:
         self._transport.close()
 
 
+class Pipe:
+    """The worker's end of the pipe that it shares with a rank of ours."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        on_report: Callable[[FromRank], None],
+    ) -> None:
+        self.writer = writer
+        self.hearing = asyncio.ensure_future(_hear(reader, on_report))
+
+
 class RankProcess:
-    """One running rank; see `rank_runner.Rank`."""
+    """One running rank; see `rank_runner.Rank`.
+
+    Args:
+        process: leads a session of its own.
+        output: what it prints.
+        on_line: told every line of it.
+        pipe: to talk to it; None for somebody's script, which knows nothing of us.
+    """
 
     def __init__(
         self,
         process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
         output: Output,
-        on_report: Callable[[FromRank], None],
         on_line: Callable[[str], None],
+        pipe: Pipe | None = None,
     ) -> None:
-        self._process, self._writer, self._output = process, writer, output
+        self._process, self._output, self._pipe = process, output, pipe
         self._sent: set[int] = set()
         self._last: deque[str] = deque(maxlen=LAST_LINES)
-        self._readers = [
-            asyncio.ensure_future(_hear(reader, on_report)),
-            asyncio.ensure_future(self._copy(output.reader, on_line)),
-        ]
+        self._readers = [asyncio.ensure_future(self._copy(output.reader, on_line))]
+        if pipe is not None:
+            self._readers.append(pipe.hearing)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def say(self, message: ToRank) -> None:
-        """Sends it a message."""
-        self._writer.write(msgspec.json.encode(message) + b"\n")
+        """Sends it a message; a script hears nothing."""
+        if self._pipe is not None:
+            self._pipe.writer.write(msgspec.json.encode(message) + b"\n")
 
     def terminate(self) -> None:
         """SIGTERM to it and its children."""
@@ -175,7 +226,8 @@ class RankProcess:
         _, unread = await asyncio.wait(self._readers, timeout=DRAIN_SECONDS)
         for reader in unread:
             reader.cancel()
-        self._writer.close()
+        if self._pipe is not None:
+            self._pipe.writer.close()
         self._output.close()
         number = -status if status < 0 else None
         return Exit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,10 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
 
 class Rank(Protocol):
     """A running rank."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
 
     def say(self, message: ToRank) -> None:
         """Sends it a message; one that is gone hears nothing."""
@@ -63,6 +67,28 @@ class RankRunner(Protocol):
             assignment: its place.
             folder: where its assignment file is written.
             on_report: told everything that it reports.
+            on_line: told every line of its standard output and error.
+
+        Raises:
+            OSError: the process can't be started.
+        """
+
+    async def start_script(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        on_line: Callable[[str], None],
+    ) -> Rank:
+        """Starts one rank of somebody's own script.
+
+        Args:
+            arguments: after `python -u`.
+            folder: of the job; the only one, besides caches, that it may write to.
+            cwd: its working directory.
+            environment: added to that of any rank.
             on_line: told every line of its standard output and error.
 
         Raises:

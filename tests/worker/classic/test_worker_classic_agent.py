@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from torch.distributed.run import get_args_parser
 
-from llamaforge.spec.fleet import WorkerSettings
+from llamaforge.spec.fleet import WorkerSettings, worker_settings
 from llamaforge.spec.ranks import Failed, Finished
 from llamaforge.worker.classic.agent import (
     Agent,
@@ -26,6 +26,7 @@ from llamaforge.worker.classic.agent import (
     environment,
     verdict,
 )
+from llamaforge.worker.confine import Confinement
 
 SETTINGS = WorkerSettings(
     name="pi",
@@ -99,7 +100,11 @@ def test_the_resolver_gives_up_soon_and_keeps_its_other_options() -> None:
 
 async def start(tmp_path: Path, script: str, stop_seconds: float = 10) -> Agent:
     return await Agent.start(
-        [sys.executable, "-uc", script], os.environ, folder=tmp_path, stop_seconds=stop_seconds
+        [sys.executable, "-uc", script],
+        os.environ,
+        folder=tmp_path,
+        stop_seconds=stop_seconds,
+        confinement=Confinement(worker_settings({}, {}), os.environ),
     )
 
 
@@ -172,10 +177,12 @@ def test_the_agent_ends_with_its_worker(tmp_path: Path) -> None:
             sys.executable,
             "-uc",
             "import asyncio, os, sys\nfrom pathlib import Path\n"
+            "from llamaforge.spec.fleet import worker_settings\n"
             "from llamaforge.worker.classic.agent import Agent\n"
+            "from llamaforge.worker.confine import Confinement\n"
             "async def main():\n"
             "    agent = await Agent.start(['sleep', '60'], os.environ, folder=Path('.'),"
-            " stop_seconds=1)\n"
+            " stop_seconds=1, confinement=Confinement(worker_settings({}, {}), {}))\n"
             "    print(agent._process.pid)\n"
             "    await asyncio.sleep(60)\n"
             "asyncio.run(main())",

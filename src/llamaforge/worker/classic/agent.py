@@ -22,8 +22,8 @@ import msgspec
 
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.spec.ranks import Failed, Finished, Progress
+from llamaforge.worker.confine import Confinement
 from llamaforge.worker.rank_environment import rank_environment
-from llamaforge.worker.tether import tether
 
 _LONGEST_LINE = 1 << 16  # bytes; a longer one is handed on in pieces
 _REMEMBERED = 20
@@ -92,30 +92,40 @@ class Agent:
 
     @classmethod
     async def start(
-        cls, argv: list[str], environ: Mapping[str, str], *, folder: Path, stop_seconds: float
+        cls,
+        argv: list[str],
+        environ: Mapping[str, str],
+        *,
+        folder: Path,
+        stop_seconds: float,
+        confinement: Confinement,
     ) -> Agent:
-        """Starts the agent in a session of its own, tied to this process.
+        """Starts the agent in a session of its own, confined and tied to this process.
+
+        It may write to the whole cache: its ranks keep there what they get from rank 0.
 
         Args:
             argv: what to run; see `command`.
             environ: its whole environment.
             folder: the working directory.
             stop_seconds: how long `stop` lets ranks take to save and leave.
+            confinement: of this worker's ranks.
 
         Raises:
             OSError: it could not be started.
         """
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd=folder,
-            env=dict(environ),
-            start_new_session=True,
-            preexec_fn=tether(),
-            limit=_LONGEST_LINE,
-        )
+        with confinement.entrance([folder], cache=True) as enter:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                cwd=folder,
+                env=dict(environ),
+                start_new_session=True,
+                preexec_fn=enter,
+                limit=_LONGEST_LINE,
+            )
         return cls(process, folder, stop_seconds)
 
     async def run(self, tell: Callable[[str], None]) -> int:

@@ -30,6 +30,7 @@ from llamaforge.worker.classic.agent import (
 from llamaforge.worker.classic.outputs import RankOutputs
 from llamaforge.worker.classic.store_client import NoStore, StoreClient
 from llamaforge.worker.classic.store_probe import Kind, Sighting, look
+from llamaforge.worker.confine import Confinement
 from llamaforge.worker.oom_kills import OomKills
 
 GUARD_INTERVAL = 2.0
@@ -142,11 +143,16 @@ class Visit:
         """Runs the agent beside a guard that ends it when the coordinator is gone."""
         self.attended += 1
         output = await RankOutputs.open(seat.folder, self._settings.nproc_per_node, self._printed)
+        given = environment(self._settings, os.environ, self._exports)
+        confinement = Confinement(self._settings, given)
+        if scratch := confinement.scratch:
+            given["TMPDIR"] = str(scratch)
         agent = await Agent.start(
             command(self._settings, seat),
-            environment(self._settings, os.environ, self._exports),
+            given,
             folder=seat.folder,
             stop_seconds=self._settings.stop_seconds,
+            confinement=confinement,
         )
         oom_kills = OomKills()
         guard = asyncio.create_task(self._guard(agent))
