@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from llamaforge.spec import shares
+from llamaforge.spec.beat import Phase
 from llamaforge.train import ballot as ballots
-from llamaforge.train import diagnose
+from llamaforge.train import beat, diagnose
 from llamaforge.train.ballot import Ballot
 from llamaforge.train.group import Group
 from llamaforge.train.rows.feed import Feed
@@ -59,6 +60,7 @@ class HeldOut:
     def _share(self, passes: SlicePass, speeds: Sequence[float], rank: int) -> Ballot:
         loss = trained = 0
         for index in shares.assign([piece.tokens for piece in self._slices], speeds)[rank]:
+            beat.now(Phase.EVALUATES)
             rows = self._slices[index].rows
             result = passes.evaluate([self._feed[row] for row in rows])
             if not math.isfinite(result.loss):

@@ -21,6 +21,7 @@ from torch.distributed import (
 
 from llamaforge.errors import LlamaForgeError
 from llamaforge.spec.fleet import NETWORK_TIMEOUT
+from llamaforge.train import beat
 
 
 class GroupBroken(LlamaForgeError):
@@ -120,7 +121,8 @@ class Group:
 
     def _wait(self, work: torch.distributed.Work) -> None:
         try:
-            work.wait()
+            with beat.waiting():
+                work.wait()
         except RuntimeError as error:
             raise GroupBroken(f"rank {self.rank} lost a peer: {in_short(str(error))}") from error
 

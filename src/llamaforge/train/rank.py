@@ -9,6 +9,7 @@ Exit codes: 0 done or stopped, 1 failed, 2 failed because of what was asked for.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import signal
 import socket
@@ -22,8 +23,9 @@ from typing import Any
 import msgspec
 
 from llamaforge.errors import LlamaForgeError, UserError
+from llamaforge.spec.beat import Phase
 from llamaforge.spec.ranks import Assignment, Failed, Finished, StoreReady
-from llamaforge.train import title
+from llamaforge.train import beat, title
 from llamaforge.train.exact import threads
 
 MET = "met"
@@ -37,6 +39,7 @@ def main() -> int:
     parser.add_argument("--control-fd", type=int, required=True)
     options = parser.parse_args()
     assignment = msgspec.json.decode(options.assignment.read_bytes(), type=Assignment)
+    _show_oneself(options.assignment)
     title.show(assignment.job.id, assignment.rank, assignment.world_size)
     threads.sanitise_environment()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -57,8 +60,25 @@ def main() -> int:
     return 0
 
 
+def _show_oneself(assignment: Path) -> None:
+    """Lets the worker see where this process is, also when it hangs; before anything can.
+
+    Beside its assignment it keeps `rank-N.beat`, and `rank-N.stacks`, which gets all threads'
+    stacks at each SIGUSR2.
+    """
+    try:
+        beat.keep(assignment.with_suffix(".beat"))
+        stacks = assignment.with_suffix(".stacks").open("ab", buffering=0)
+    except OSError as why:
+        print(f"where this rank stands can't be told: {why}", file=sys.stderr, flush=True)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        return
+    faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True)
+
+
 def _train(assignment: Assignment, control: object) -> None:
     """Joins the generation and trains; imports torch only now, in a clean environment."""
+    beat.now(Phase.STARTS)
     from torch.distributed import PrefixStore, TCPStore
 
     from llamaforge.train.control import Control, ControlReporter, ProgressReporter
@@ -68,21 +88,24 @@ def _train(assignment: Assignment, control: object) -> None:
 
     assert isinstance(control, Control)
     first = assignment.rank == 0
+    beat.now(Phase.MEETS)
     if first:
         store = TCPStore(assignment.address, 0, None, is_master=True, wait_for_workers=False)
         control.say(StoreReady(host=assignment.address, port=store.port))
     else:
-        there = control.rendezvous()
+        with beat.waiting():
+            there = control.rendezvous()
         store = TCPStore(there.host, there.port, None, is_master=False, wait_for_workers=False)
     room = PrefixStore(f"{assignment.job.id}/{assignment.generation}", store)
-    _meet(room, assignment, control)
-    group = Group.form(
-        room,
-        rank=assignment.rank,
-        world_size=assignment.world_size,
-        address=assignment.address,
-        timeout=timedelta(seconds=assignment.network_timeout),
-    )
+    with beat.waiting():
+        _meet(room, assignment, control)
+        group = Group.form(
+            room,
+            rank=assignment.rank,
+            world_size=assignment.world_size,
+            address=assignment.address,
+            timeout=timedelta(seconds=assignment.network_timeout),
+        )
     bundle, workdir = Path(assignment.bundle), Path(assignment.workdir)
     resume = bundle / "resume"
     outcome = train(

@@ -13,9 +13,10 @@ import msgspec
 import torch
 
 from llamaforge.spec import shares
+from llamaforge.spec.beat import Phase
 from llamaforge.spec.job import Job
 from llamaforge.spec.schedule import learning_rate
-from llamaforge.train import agreement, journal, outputs, roster, samples
+from llamaforge.train import agreement, beat, journal, outputs, roster, samples
 from llamaforge.train.ballot import Ballot
 from llamaforge.train.exact import digest, guarantee, threads
 from llamaforge.train.exact.adamw import clipping
@@ -66,6 +67,7 @@ def train(
     """
     threads.use(job.threads)
     torch.use_deterministic_algorithms(True)
+    beat.now(Phase.LOADS)
     rig = assemble(job, folders, group)
     try:
         run = Run(job, place, folders, group, reporter, rig)
@@ -178,6 +180,7 @@ class Run:
 
     def _one_step(self, stop: Callable[[], str | None]) -> bool:
         begin = time.monotonic()
+        beat.now(Phase.PLANS)
         rig, step = self.rig, self.cursor.step
         work = rig.planner.step(step)
         shared = shares.assign([piece.tokens for piece in work.slices], self.speeds())
@@ -222,6 +225,7 @@ class Run:
 
     def _say_progress(self, tokens_per_second: float | None) -> None:
         """Tells this rank's worker where the job is."""
+        beat.committed(self.cursor.step)
         self._progress = msgspec.structs.replace(
             self._progress, step=self.cursor.step, tokens_per_second=tokens_per_second
         )
@@ -229,6 +233,7 @@ class Run:
 
     def _commit(self, work: Work, result: StepSum) -> float:
         """Applies the sum: from here on the step counts. Returns the learning rate."""
+        beat.now(Phase.UPDATES)
         rig, spec, job = self.rig, self.spec, self.job
         rate = learning_rate(
             work.step,
@@ -268,6 +273,7 @@ class Run:
             self.reporter.metric(line)
         if self.place.rank == 0:
             for prompt in self.spec.sample_prompts:
+                beat.now(Phase.SAMPLES)
                 text = samples.answer(
                     self.rig.model, self.rig.encoder, prompt, most=self.spec.sample_tokens
                 )
@@ -280,6 +286,7 @@ class Run:
         """Compares the ranks' results, writes artifacts and gives the proof."""
         if not stopped:
             self._evaluate()
+        beat.now(Phase.FINISHES)
         proof = make_proof(
             self.job,
             self.rig.state,

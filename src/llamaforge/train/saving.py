@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llamaforge.bundle import checkpoints
+from llamaforge.spec.beat import Phase
 from llamaforge.spec.job import Job
+from llamaforge.train import beat
 from llamaforge.train.report import Reporter
 from llamaforge.train.state import State
 
@@ -60,6 +62,7 @@ class Saver:
         step = state.cursor.step
         if step == self._saved_step:
             return
+        beat.now(Phase.SAVES)
         begin = self._clock()
         with checkpoints.begin(self._root, step) as partial:
             state.write(partial.path)

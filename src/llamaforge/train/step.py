@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from llamaforge.errors import LlamaForgeError
+from llamaforge.spec.beat import Phase
 from llamaforge.train import ballot as ballots
+from llamaforge.train import beat
 from llamaforge.train.ballot import Ballot
 from llamaforge.train.exact.fixed import SliceSum, exponents, overflows, squared_norm
 from llamaforge.train.exact.layout import Layout
@@ -144,6 +146,7 @@ class StepRunner:
         loss = trained = tokens = 0
         begin = time.perf_counter_ns()
         for piece in mine:
+            beat.now(Phase.SLICE)
             content = rows(piece)
             result = self._passes.train(content, seed=(self._seed, step, piece.index))
             maxima = self._passes.maxima()
@@ -153,6 +156,7 @@ class StepRunner:
             loss += result.fixed
             trained += result.trained
             tokens += result.tokens
+        beat.now(Phase.AGREES)
         return Ballot(
             stop=word.stop,
             state=word.state,
