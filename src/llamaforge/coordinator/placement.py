@@ -10,6 +10,8 @@ import msgspec
 
 from llamaforge.errors import FleetError
 from llamaforge.spec.job import Job
+from llamaforge.spec.states import NodeState
+from llamaforge.spec.wishes import Wishes, of_job
 from llamaforge.wire.updates import NodeRanks
 
 MOST_RANKS = 8
@@ -18,7 +20,7 @@ each needs its own activations."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A node that waits for a job."""
+    """A node as placement sees it."""
 
     name: str
     cores: int
@@ -26,10 +28,29 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """Ranks that its worker was told to run; None: by its cores."""
     address: str = ""
     """IP address at which its ranks can be reached."""
+    memory: int = 0
+    """Bytes."""
+    gpus: int = 0
+    labels: tuple[str, ...] = ()
+    canary: str = ""
+    """SHA-256 of its canary slice; empty while nobody has measured it."""
+    state: NodeState = NodeState.READY
+    free: bool = True
+    """Whether a generation could start there now."""
+    why_not: str = ""
+    """Why it is not free, to be read after "box3 is", such as `busy: job a`."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only processes of the same machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.address).is_loopback
+        except ValueError:
+            return False
 
 
 def place(job: Job, candidates: Sequence[Candidate]) -> tuple[NodeRanks, ...]:
-    """Numbers the ranks of a generation: contiguous on each node, nodes ordered by name.
+    """Takes the nodes that a job may have, and numbers its ranks there.
 
     Args:
         job: what will run; its spec may limit nodes and ranks per node.
@@ -38,21 +59,32 @@ def place(job: Job, candidates: Sequence[Candidate]) -> tuple[NodeRanks, ...]:
     Raises:
         FleetError: the nodes can't reach each other.
     """
-    chosen = sorted(candidates, key=lambda node: natural(node.name))[: job.spec.nodes]
+    wishes = of_job(job)
+    chosen = sorted(candidates, key=lambda node: natural(node.name))[: wishes.max_nodes]
     _refuse_unreachable(chosen)
+    return seat(wishes, chosen)
+
+
+def seat(wishes: Wishes, chosen: Sequence[Candidate]) -> tuple[NodeRanks, ...]:
+    """Numbers the ranks of a generation: contiguous on each node, nodes ordered by name.
+
+    Args:
+        wishes: of the job; they may say how many ranks a node runs.
+        chosen: all nodes of the generation, at least one.
+    """
     placed: list[NodeRanks] = []
     first = 0
-    for node in chosen:
-        count = ranks_on(node, job)
+    for node in sorted(chosen, key=lambda node: natural(node.name)):
+        count = ranks_on(node, wishes)
         placed.append(NodeRanks(node=node.name, first_rank=first, count=count, cores=node.cores))
         first += count
     return tuple(placed)
 
 
-def ranks_on(node: Candidate, job: Job) -> int:
+def ranks_on(node: Candidate, wishes: Wishes) -> int:
     """How many ranks a node runs: as the job says, as its worker was told, or by its cores."""
-    asked = job.spec.ranks_per_node or node.ranks
-    return asked or min(MOST_RANKS, max(1, node.cores // job.threads))
+    asked = wishes.ranks_per_node or node.ranks
+    return asked or min(MOST_RANKS, max(1, node.cores // wishes.threads))
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -66,16 +98,9 @@ def natural(name: str) -> tuple[tuple[int, int, str], ...]:
 
 def _refuse_unreachable(nodes: Sequence[Candidate]) -> None:
     """Loopback addresses work only where all nodes are the same machine."""
-    local = [node for node in nodes if _is_loopback(node.address)]
+    local = [node for node in nodes if node.loopback]
     if local and len(local) < len(nodes):
         raise FleetError(
             f"node {local[0].name} is reached at {local[0].address}, which the other nodes can't",
             hint=f"start its worker with --address and an IP address of {local[0].name}",
         )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
