@@ -43,6 +43,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """How many nodes its last generation had; with the policy `replace` it wants as many."""
     avoid: frozenset[str] = frozenset()
     """Nodes to be left out as long as there are enough others."""
+    never: frozenset[str] = frozenset()
+    """Nodes that can't take part for now: a preflight has just refused them."""
     canary: str = ""
     """Canary digest of its earlier generations, with `same_numbers`; empty before the first."""
 
@@ -115,6 +117,7 @@ class _Desk:
         self.waits: dict[str, str] = {}
         self._nodes = sorted(nodes, key=lambda node: natural(node.name))
         self._named = {node.name: node for node in self._nodes}
+        self._places = {node.name: place for place, node in enumerate(self._nodes)}
         self._free = frozenset(node.name for node in self._nodes if node.free)
         self._left = set(self._free)
         self._kept: dict[str, str] = {}
@@ -126,12 +129,11 @@ class _Desk:
     def consider(self, job: Waiting) -> None:
         """Starts a job, or keeps nodes for it and says why it waits."""
         fit = self._fit(job)
-        groups = [group for group in fit.groups if job.must <= group.names]
-        group = max(groups, key=lambda group: self._worth(job, group), default=_Group(()))
+        group = self._group(job, fit)
         chosen = self._choose(job, group)
         if len(chosen) >= job.need and job.must <= set(chosen):
-            ordered = tuple(name for name in group.order if name in set(chosen))
-            self.starts.append(Start(job_id=job.id, nodes=ordered))
+            ordered = sorted(chosen, key=self._places.__getitem__)
+            self.starts.append(Start(job_id=job.id, nodes=tuple(ordered)))
         else:
             self.waits[job.id] = self._why(job, fit, group)
             chosen = chosen[: job.need] if _attainable(job, group) else []
@@ -147,6 +149,13 @@ class _Desk:
         if key not in self._fits:
             self._fits[key] = _Fit(wishes, job.canary, self._nodes)
         return self._fits[key]
+
+    def _group(self, job: Waiting, fit: _Fit) -> _Group:
+        """Where it starts or waits."""
+        groups = [group for group in fit.groups if group.order and job.must <= group.names]
+        if len(groups) == 1:
+            return groups[0]
+        return max(groups, key=lambda group: self._worth(job, group), default=_Group(()))
 
     def _worth(self, job: Waiting, group: _Group) -> tuple[bool, bool, bool, int, int]:
         """Which group a job takes: one that can start now, could at all, knows it, is large."""
@@ -164,12 +173,13 @@ class _Desk:
 
         Those to be avoided, or held in reserve, only until there are enough.
         """
-        free = group.names & self._left
+        free = (group.names & self._left) - job.never
         if not free:
             return []
         spared = (job.avoid | group.reserve) - job.must
-        ordered = [name for name in group.order if name in free]
-        ordered.sort(key=lambda name: (name not in job.must, name not in job.prefer))
+        ordered = sorted(free, key=self._places.__getitem__)
+        if job.must or job.prefer:
+            ordered.sort(key=lambda name: (name not in job.must, name not in job.prefer))
         most = max(job.need, job.wishes.max_nodes or len(ordered))
         wanted = [name for name in ordered if name not in spared][:most]
         missing = job.need - len(wanted)
@@ -226,7 +236,8 @@ class _Desk:
 
 def _attainable(job: Waiting, group: _Group) -> bool:
     """Whether waiting alone brings a job the nodes that it needs."""
-    return len(group.soon) >= job.need and job.must <= group.soon
+    soon = group.soon - job.never
+    return len(soon) >= job.need and job.must <= soon
 
 
 def _canary_groups(nodes: Sequence[Candidate], canary: str) -> list[_Group]:
