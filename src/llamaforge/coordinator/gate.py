@@ -21,10 +21,10 @@ import pwd
 import re
 import socket
 import ssl
-import struct
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -34,15 +34,13 @@ from llamaforge.errors import FleetError
 from llamaforge.identity.authority import epoch_of
 from llamaforge.identity.names import role_of
 from llamaforge.wire import api
+from llamaforge.wire.refused import REFUSAL
 
 GROUP = "llamaforge"
 """Whose members may use the service's coordinator on its machine."""
 CALLER = "caller"
 """Under this key a request carries its `Caller`."""
-REFUSAL = "LlamaForge-Refusal"
-"""Header with the reason of a refusal: a websocket's client sees headers, and no body."""
 
-_CREDENTIALS = "3i"
 _PEER_GROUPS = 59
 """SO_PEERGROUPS (asm-generic/socket.h): the groups of whoever connected."""
 _MOST_GROUPS = 1024
@@ -210,7 +208,8 @@ def _matches(request: web.Request, rules: tuple[tuple[str, str], ...]) -> bool:
 
 def _by_certificate(encrypted: ssl.SSLObject) -> Caller:
     shown = encrypted.getpeercert() or {}
-    names = [str(value) for kind, value in shown.get("subjectAltName", ()) if kind == "DNS"]
+    alternatives: Any = shown.get("subjectAltName", ())
+    names = [str(value) for kind, value in alternatives if kind == "DNS"]
     role = role_of(names[0]) if len(names) == 1 else None
     if role is None or role.kind == "coordinator":
         return Caller(kind="stranger")
@@ -219,12 +218,12 @@ def _by_certificate(encrypted: ssl.SSLObject) -> Caller:
 
 
 def _by_credentials(stream: socket.socket) -> Caller:
-    data = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_CREDENTIALS))
-    pid, uid, gid = struct.unpack(_CREDENTIALS, data)
+    data = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, gid = array("i", data)
     caller = Caller(kind="local", name=_user(uid), uid=uid)
     if uid != 0 and _is_rank(pid):
         raise Refused(403, "what runs below a worker may not give its coordinator orders")
-    if caller.own or _service_group() in {gid, *_groups(stream)}:
+    if caller.own or service_group() in {gid, *_groups(stream)}:
         return caller
     raise Refused(
         403,
@@ -240,7 +239,7 @@ def _user(uid: int) -> str:
         return str(uid)
 
 
-def _service_group() -> int | None:
+def service_group() -> int | None:
     """The group whose members may come: the coordinator's own, where it is the service's."""
     try:
         group = grp.getgrnam(GROUP).gr_gid
@@ -254,7 +253,7 @@ def _groups(stream: socket.socket) -> tuple[int, ...]:
         data = stream.getsockopt(socket.SOL_SOCKET, _PEER_GROUPS, _MOST_GROUPS * 4)
     except OSError:
         return ()
-    return struct.unpack(f"{len(data) // 4}I", data[: len(data) // 4 * 4])
+    return tuple(array("I", data))
 
 
 def _is_rank(pid: int) -> bool:

@@ -14,7 +14,15 @@ from llamaforge.errors import FleetError
 from llamaforge.identity.folder import authority_file, identity_file
 from llamaforge.identity.names import COORDINATOR_HOST, node_host, person_host
 
-__all__ = ["COORDINATOR_HOST", "client", "node_host", "person_host", "server"]
+__all__ = [
+    "COORDINATOR_HOST",
+    "client",
+    "newcomer",
+    "node_host",
+    "person_host",
+    "server",
+    "stranger",
+]
 
 
 def client(folder: Path | str) -> ssl.SSLContext:
@@ -42,6 +50,30 @@ def server(folder: Path | str, *, required: bool = True) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     context.num_tickets = 0  # a connection taken up again would skip the check of certificates
     return _load(context, folder)
+
+
+def newcomer(authority: str) -> ssl.SSLContext:
+    """The context of somebody without a certificate who knows the authority already.
+
+    Args:
+        authority: its certificate, PEM.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=authority)
+    return context
+
+
+def stranger() -> ssl.SSLContext:
+    """The context of somebody who trusts nobody yet, to ask for the authority's certificate.
+
+    What comes over it is believed only when its fingerprint is the expected one.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def load(context: ssl.SSLContext, folder: Path | str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ _LOCAL = "http://coordinator"
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One coordinator or peer. Either `socket`, or `host`, `port` and `identity` are set."""
+    """One coordinator or peer. Either `socket`, or `host`, `port` and mostly `identity` are set."""
 
     host: str = ""
     """Name or address that is dialled."""
@@ -74,6 +75,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
         limit: int = 100,
+        context: ssl.SSLContext | None = None,
     ) -> aiohttp.ClientSession:
         """An HTTP session whose relative paths are there. Call it within the event loop.
 
@@ -81,6 +83,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
             headers: of every request.
             timeout: of every request; aiohttp's default where none is given.
             limit: connections at a time.
+            context: for TLS; by default that of the identity.
 
         Raises:
             FleetError: the identity can't be used.
@@ -91,7 +94,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
             base = _LOCAL
         else:
             connector = aiohttp.TCPConnector(
-                ssl=contexts.client(self.identity),
+                ssl=context or contexts.client(self.identity),
                 resolver=_Fixed(self.host),
                 use_dns_cache=False,
                 limit=limit,

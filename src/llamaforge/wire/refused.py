@@ -8,6 +8,8 @@ import msgspec
 from llamaforge.errors import FleetError, LlamaForgeError, UserError
 from llamaforge.wire.api import Trouble
 
+REFUSAL = "LlamaForge-Refusal"
+"""Header with the reason of a refusal: a websocket's client sees headers, and no body."""
 MOST_BYTES = 1 << 16
 """Bytes of an answer that are read to find out what the trouble is."""
 
