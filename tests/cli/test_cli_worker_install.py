@@ -44,7 +44,7 @@ def test_root_gets_no_service_of_its_own(monkeypatch, capsys):
         (("--memori", "8G"), "--memory"),
         (("--cpu-policy", "fast"), "batch"),
         (("--env", "A"), "NAME=VALUE"),
-        (("--token-file", "/nowhere"), "coordinator's state folder"),
+        (("--token-file", "/nowhere"), "llamaforge coordinator token"),
         (("--uninstall", "--memory", "8G", "--env", "A=b"), "--memory, --env would change it"),
         (("--uninstall", "--reset"), "--reset would change it"),
         (("--uninstall", "--no-start"), "--no-start would change it"),

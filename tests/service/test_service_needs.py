@@ -6,6 +6,7 @@ import pytest
 from service_machine import FakeMachine
 
 from llamaforge.service import needs
+from llamaforge.service.kind import COORDINATOR
 from llamaforge.service.places import UNIT, on_machine
 from llamaforge.service.request import Request
 from llamaforge.service.settings_text import settings_file
@@ -27,15 +28,22 @@ def installed(machine: FakeMachine, **settings: str) -> Request:
 def test_without_a_coordinator_the_worker_waits_for_nobody(machine):
     (note,) = needs.of(installed(machine), PLACES, machine)
     assert "waits for nobody yet" in note
-    assert "sudo llamaforge worker install --coordinator" in note
+    assert "sudo llamaforge worker join HOST:PORT" in note
 
 
-def test_a_coordinator_wants_a_token(machine):
+def test_a_coordinator_wants_a_token_or_a_worker_that_has_joined(machine):
     request = installed(machine, LLAMAFORGE_COORDINATOR="a:1")
     (note,) = needs.of(request, PLACES, machine)
-    assert "sudo llamaforge worker install --token-file FILE" in note
+    assert "sudo llamaforge worker join a:1" in note
     machine.write(PLACES.token, "word\n", 0o600)
     assert needs.of(request, PLACES, machine) == []
+    machine.remove(PLACES.token)
+    machine.make_folders("/var/lib/llamaforge/identity")
+    assert needs.of(request, PLACES, machine) == []
+
+
+def test_a_coordinator_needs_nothing(machine):
+    assert needs.of(Request(), on_machine(kind=COORDINATOR), machine) == []
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,25 @@ from llamaforge.spec.fleet import CoordinatorSettings, variables
 from llamaforge.systemd.notify import Notify
 
 
-@click.group("coordinator")
+class Parts(click.Group):
+    """Imports the installation only for whoever installs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """What is imported here, and `install`."""
+        return sorted([*super().list_commands(ctx), "install"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports `install` when it is asked for."""
+        if cmd_name != "install":
+            return super().get_command(ctx, cmd_name)
+        from llamaforge.cli import coordinator_install
+
+        return coordinator_install.command
+
+
+@click.group("coordinator", cls=Parts)
 def command() -> None:
-    """Run the coordinator."""
+    """Run the coordinator, or install it as a service."""
 
 
 @command.command("run")

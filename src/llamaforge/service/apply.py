@@ -18,7 +18,6 @@ from llamaforge.service.machine import Machine
 from llamaforge.service.manifest import Manifest, digest, encode
 from llamaforge.service.places import Places
 from llamaforge.service.plan import Command, Facts, File, Plan
-from llamaforge.service.request import SERVICE_USER
 
 ASIDE = ".new"
 
@@ -149,7 +148,7 @@ def apply(prepared: Prepared, machine: Machine) -> list[str]:
                 said += machine.run(command)
         machine.write(manifest, encode(remembered(prepared, tuple(folders))), 0o600)
     except BaseException as why:
-        _take_back(undo, forget, why)
+        _take_back(undo, forget, why, prepared.places.kind.install)
         raise
     return said
 
@@ -171,7 +170,10 @@ def _intended(prepared: Prepared, folders: list[str], machine: Machine) -> Manif
 
 
 def _take_back(
-    undo: list[Callable[[], object]], forget: list[Callable[[], object]], why: BaseException
+    undo: list[Callable[[], object]],
+    forget: list[Callable[[], object]],
+    why: BaseException,
+    install: str,
 ) -> None:
     """Undoes what was done, the last thing first, and forgets it if all of it could be.
 
@@ -190,8 +192,7 @@ def _take_back(
     elif isinstance(why, Exception):
         raise LlamaForgeError(
             f"{why}; and not all could be taken back: {', '.join(stays)}",
-            hint="when that is mended, install again or remove it all: "
-            "llamaforge worker install --uninstall",
+            hint=f"when that is mended, install again or remove it all: {install} --uninstall",
         ) from why
 
 
@@ -201,7 +202,7 @@ def _undo_command(
     """What takes a command back; an undone one may have done nothing, so failures don't count."""
     words = command.words
     if words[0] == "systemd-sysusers" and not prepared.facts.service_user:
-        yield lambda: machine.ask("userdel", SERVICE_USER)
+        yield lambda: machine.ask("userdel", prepared.places.kind.user)
     if words[-1] == "daemon-reload":
         yield lambda: machine.ask(*words)
     if "enable" in words and not prepared.manifest.files:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from llamaforge.service.request import SERVICE_USER, Request
+from llamaforge.service.kind import WORKER, Kind
+from llamaforge.service.request import Request
 
 HEAD = (
-    "# Written by `llamaforge worker install`; asked again, it leaves an edited file alone.\n"
+    "# Written by `{install}`; asked again, it leaves an edited file alone.\n"
     "# Settings of your own are safest in another file of this folder, such as 90-local.conf.\n"
 )
 HIDDEN = ("/home", "/root", "/run/user")
@@ -27,6 +28,7 @@ def render(
     lingering: bool,
     remote: tuple[str, ...] = (),
     program: str = "",
+    kind: Kind = WORKER,
 ) -> str:
     """The text of the drop-in.
 
@@ -37,19 +39,25 @@ def render(
         lingering: for a person's own service, which has neither user nor groups.
         remote: mount points of file systems that other machines serve.
         program: the environment to run from, where it is not the packaged unit's.
+        kind: which service.
 
     Returns:
         "" where the packaged unit is right as it is.
     """
     paths = needed_paths(request)
     unit = ["# Network mounts first.", "After=remote-fs.target"] if paths and not lingering else []
-    lines = [*_limits(request), *_placement(request), *_program(request, program)]
+    lines = [*_limits(request), *_placement(request), *_program(request, program, kind)]
     if not lingering:
         lines = [*_account(request, group, device_groups), *_files(paths, remote), *lines]
     if not lines:
         return ""
     head = ["[Unit]", *unit, ""] if unit else []
-    return HEAD + "\n".join(["", *head, "[Service]", *lines, ""])
+    return head_of(kind) + "\n".join(["", *head, "[Service]", *lines, ""])
+
+
+def head_of(kind: Kind) -> str:
+    """How each of our drop-ins in /etc begins."""
+    return HEAD.format(install=kind.install)
 
 
 def needed_paths(request: Request) -> tuple[str, ...]:
@@ -60,7 +68,7 @@ def needed_paths(request: Request) -> tuple[str, ...]:
 
 
 def _account(request: Request, group: str, device_groups: tuple[str, ...]) -> Iterator[str]:
-    if request.user and request.user != SERVICE_USER:
+    if request.user and request.user != WORKER.user:
         yield f"User={request.user}"
     if request.group or group:
         yield f"Group={request.group or group}"
@@ -119,7 +127,7 @@ def _placement(request: Request) -> Iterator[str]:
         yield f"NUMAMask={request.numa_node}"
 
 
-def _program(request: Request, program: str) -> Iterator[str]:
+def _program(request: Request, program: str, kind: Kind) -> Iterator[str]:
     if request.workdir:
         yield f"WorkingDirectory={escaped(request.workdir)}"
     if request.exec:
@@ -131,7 +139,7 @@ def _program(request: Request, program: str) -> Iterator[str]:
     elif program:
         yield "# The program was installed elsewhere than the packaged unit thinks."
         yield "ExecStart="
-        yield f"ExecStart={quoted(program + '/bin/llamaforge')} worker run"
+        yield f"ExecStart={quoted(program + '/bin/llamaforge')} {kind.name} run"
 
 
 def escaped(text: str) -> str:

@@ -13,7 +13,7 @@ from llamaforge.service.machine import Machine
 from llamaforge.service.manifest import Manifest, digest
 from llamaforge.service.places import Places
 from llamaforge.service.settings_text import settings_file
-from llamaforge.spec.fleet import WorkerSettings, variables
+from llamaforge.spec.fleet import variables
 from llamaforge.spec.settings_file import parse
 
 
@@ -27,10 +27,11 @@ def adopted(before: Manifest, places: Places, machine: Machine) -> Manifest:
     if places.settings in before.files or there is None:
         return before
     try:
-        values = parse(there, places.settings, variables(WorkerSettings).values()).values
+        known = variables(places.kind.settings).values()
+        values = parse(there, places.settings, known, places.kind.name).values
     except SpecError:
         return before
-    if settings_file(values) != there:
+    if settings_file(values, places.kind) != there:
         return before
     return msgspec.structs.replace(
         before,

@@ -28,7 +28,7 @@ def alone(path: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as why:
             raise Occupied(
-                "another `llamaforge worker install` is under way",
+                "another installation of a LlamaForge service is under way",
                 hint=f"wait for it, then run this again (it holds {path})",
             ) from why
         yield

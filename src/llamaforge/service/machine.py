@@ -14,8 +14,8 @@ from pathlib import Path
 
 from llamaforge.errors import LlamaForgeError, UserError
 from llamaforge.service import gates
+from llamaforge.service.kind import WORKER
 from llamaforge.service.plan import Command, Facts
-from llamaforge.service.request import SERVICE_USER
 from llamaforge.spec import mounts
 from llamaforge.spec.mounts import is_remote
 
@@ -37,13 +37,14 @@ class Machine:
         """Where a path of the machine is for us."""
         return self.root / path.lstrip("/")
 
-    def facts(self, user: str, token: str, group: str = "") -> Facts:
+    def facts(self, user: str, token: str, group: str = "", account: str = WORKER.user) -> Facts:
         """Looks at what a plan must know.
 
         Args:
             user: whom the service shall run as; "" for its own user.
             token: path of the token's file.
             group: the group that was asked for; "" for none.
+            account: the service's own user.
 
         Raises:
             UserError: there is no systemd.
@@ -53,12 +54,12 @@ class Machine:
             systemd=self._systemd_version(),
             running=self.at("/run/systemd/system").is_dir(),
             device_groups=tuple(name for name in DEVICE_GROUPS if _has_group(name)),
-            user_group="" if user in ("", SERVICE_USER) else _primary_group(user),
+            user_group="" if user in ("", account) else _primary_group(user),
             user_is_root=_is_root(user),
             group_exists=not group or _has_group(group),
             cpus=(self.read("/sys/devices/system/cpu/possible") or "").strip(),
             numa_nodes=(self.read("/sys/devices/system/node/possible") or "").strip(),
-            service_user=_user_exists(SERVICE_USER),
+            service_user=_user_exists(account),
             has_token=self.at(token).is_file(),
             remote=self._remote(),
             person=person,
@@ -147,7 +148,7 @@ class Machine:
         if version is None:
             raise UserError(
                 "this machine has no systemd",
-                hint="run the worker by hand: llamaforge worker run",
+                hint="run it by hand: llamaforge worker run, or llamaforge coordinator run",
             )
         return version
 

@@ -11,12 +11,16 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-UNIT = "llamaforge-worker.service"
+from llamaforge.service.kind import COORDINATOR, WORKER, Kind
+
+UNIT = WORKER.unit
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
     """One way of being installed. Paths are as the machine sees them, from its `/`."""
 
+    kind: Kind = WORKER
+    """Which service."""
     lingering: bool
     """A person's own service, without root."""
     units: str
@@ -24,11 +28,11 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     dropins: str
     """Folder of the drop-ins that a person's choices become."""
     settings: str
-    """The worker's settings file."""
+    """Its settings file."""
     environment: str
     """Variables for the service; only its owner can read it."""
     token: str
-    """The fleet's token; only its owner can read it."""
+    """A join token; only its owner can read it."""
     mail_settings: str
     """Settings of mails on failure; they may hold a password."""
     manifest: str
@@ -39,8 +43,12 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     """The environment's link to the version in use."""
     packaged_program: str
     """The same where the packaged unit looks for it."""
+    etc: str
+    """Folder of settings and secrets; `--purge` removes it with the last service."""
+    state: str
+    """Folder of what must survive."""
     own: tuple[str, ...]
-    """Folders that only the service fills; `--purge` removes them."""
+    """Folders that only this service fills; `--purge` removes them."""
 
     @property
     def manager(self) -> tuple[str, ...]:
@@ -59,37 +67,42 @@ def program_of(environment: str) -> str:
     return str(link) if versions.name == "versions" and link.is_symlink() else ""
 
 
-def on_machine(program: str = "") -> Places:
+def on_machine(program: str = "", kind: Kind = WORKER) -> Places:
     """The service of a whole machine.
 
     Args:
         program: the link to the version in use, where it is not the usual one.
+        kind: which service.
     """
     usual = "/opt/llamaforge/current"
+    own = kind.user
+    manifest = "coordinator.json" if kind is COORDINATOR else "manifest.json"
     return Places(
+        kind=kind,
         lingering=False,
         units="/usr/local/lib/systemd/system",
-        dropins=f"/etc/systemd/system/{UNIT}.d",
-        settings="/etc/llamaforge/worker.conf",
+        dropins=f"/etc/systemd/system/{kind.unit}.d",
+        settings=kind.file,
         environment="/etc/llamaforge/environment",
         token="/etc/llamaforge/token",
         mail_settings="/etc/llamaforge/mail.conf",
-        manifest="/var/lib/llamaforge-install/manifest.json",
+        manifest=f"/var/lib/llamaforge-install/{manifest}",
         lock="/run/llamaforge-install.lock",
         program=program or usual,
         packaged_program=usual,
+        etc="/etc/llamaforge",
+        state=f"/var/lib/{own}",
         own=(
-            "/etc/llamaforge",
-            "/var/lib/llamaforge",
-            "/var/cache/llamaforge",
-            "/var/log/llamaforge",
-            "/run/llamaforge",
+            f"/var/lib/{own}",
+            f"/var/cache/{own}",
+            *((f"/var/log/{own}",) if kind.runs_ranks else ()),
+            f"/run/{own}",
         ),
     )
 
 
 def in_home(environ: Mapping[str, str], home: str, program: str = "") -> Places:
-    """The service of one person.
+    """The worker's service of one person.
 
     Args:
         environ: the XDG variables say where a person's folders are.
@@ -113,5 +126,7 @@ def in_home(environ: Mapping[str, str], home: str, program: str = "") -> Places:
         lock=home,
         program=program or str(data / "llamaforge/current"),
         packaged_program=f"{home}/.local/share/llamaforge/current",
-        own=(str(own), str(state / "llamaforge"), str(cache / "llamaforge")),
+        etc=str(own),
+        state=str(state / "llamaforge"),
+        own=(str(state / "llamaforge"), str(cache / "llamaforge")),
     )

@@ -13,12 +13,9 @@ import msgspec
 
 from llamaforge.errors import UserError
 from llamaforge.service import gates, mail, settings_text, shipped
-from llamaforge.service.dropin import HEAD, render
-from llamaforge.service.places import UNIT, Places
-from llamaforge.service.request import SERVICE_USER, Request, check, numbers
-
-SYSUSERS = "/usr/local/lib/sysusers.d/llamaforge.conf"
-TMPFILES = "/usr/local/lib/tmpfiles.d/llamaforge.conf"
+from llamaforge.service.dropin import head_of, render
+from llamaforge.service.places import Places
+from llamaforge.service.request import Request, check, numbers
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,22 +88,22 @@ def make(request: Request, facts: Facts, places: Places, *, token: str | None = 
         request: what was asked for.
         facts: what is true of the machine.
         places: where files go.
-        token: the fleet's token, when it was given anew.
+        token: a join token, when one was given.
 
     Raises:
         UserError: the request can't be had on this machine.
     """
-    check(request)
+    check(request, places.kind)
     if facts.systemd < gates.OLDEST:
         raise UserError(
             f"systemd {facts.systemd} is too old: the unit needs {gates.OLDEST}",
-            hint="run the worker by hand: llamaforge worker run",
+            hint=f"run the {places.kind.name} by hand: llamaforge {places.kind.name} run",
         )
     if places.lingering and (request.user or request.group):
         raise UserError("a service of your own runs as you", hint="leave out --user and --group")
     if places.lingering and request.mail_to:
         raise UserError("--mail-to is for the machine's service", hint="install it as root")
-    if request.user not in ("", SERVICE_USER) and not facts.user_group:
+    if request.user not in ("", places.kind.user) and not facts.user_group:
         raise UserError(
             f"--user is {request.user}, and there is no such account",
             hint=f"make it: sudo useradd --create-home {request.user}",
@@ -146,18 +143,19 @@ def _check_there(request: Request, facts: Facts) -> None:
 
 
 def _packaged(facts: Facts, places: Places) -> Iterator[File]:
+    unit = places.kind.unit
     source = "systemd/user" if places.lingering else "systemd"
-    yield File(path=f"{places.units}/{UNIT}", content=shipped.text(f"{source}/{UNIT}"))
+    yield File(path=f"{places.units}/{unit}", content=shipped.text(f"{source}/{unit}"))
     for name in gates.open_gates(facts.systemd):
-        text = shipped.text(f"systemd/{UNIT}.d/{name}")
-        yield File(path=f"{places.units}/{UNIT}.d/{name}", content=text)
+        text = shipped.text(f"systemd/{unit}.d/{name}")
+        yield File(path=f"{places.units}/{unit}.d/{name}", content=text)
     if not places.lingering:
-        yield File(path=SYSUSERS, content=shipped.text("sysusers.d/llamaforge.conf"))
-        yield File(path=TMPFILES, content=shipped.text("tmpfiles.d/llamaforge.conf"))
+        for path, name in places.kind.declarations.items():
+            yield File(path=path, content=shipped.text(name))
 
 
 def _chosen(request: Request, facts: Facts, places: Places, token: str | None) -> Iterator[File]:
-    text = settings_text.settings_file(request.settings)
+    text = settings_text.settings_file(request.settings, places.kind)
     if places.lingering and (token is not None or facts.has_token):
         text += f"\nLLAMAFORGE_TOKEN_FILE={places.token}\n"
     yield File(path=places.settings, content=text)
@@ -173,10 +171,11 @@ def _chosen(request: Request, facts: Facts, places: Places, token: str | None) -
     dropin = render(
         request,
         group=facts.user_group,
-        device_groups=facts.device_groups,
+        device_groups=facts.device_groups if places.kind.runs_ranks else (),
         remote=facts.remote,
         lingering=places.lingering,
         program="" if places.program == places.packaged_program else places.program,
+        kind=places.kind,
     )
     if dropin:
         yield File(path=f"{places.dropins}/50-install.conf", content=dropin)
@@ -196,7 +195,7 @@ def _mail_files(address: str, places: Places) -> Iterator[File]:
         mode=0o600,
     )
     dropin = shipped.text("mail/60-mail.conf")
-    yield File(path=f"{places.dropins}/60-mail.conf", content=HEAD + "\n" + dropin)
+    yield File(path=f"{places.dropins}/60-mail.conf", content=head_of(places.kind) + "\n" + dropin)
 
 
 def _commands(places: Places, facts: Facts) -> Iterator[Command]:
@@ -207,8 +206,12 @@ def _commands(places: Places, facts: Facts) -> Iterator[Command]:
             f"sudo loginctl enable-linger {facts.person}",
         )
     if not places.lingering:
-        yield Command(words=("systemd-sysusers", SYSUSERS), needs_systemd=False)
-        yield Command(words=("systemd-tmpfiles", "--create", TMPFILES), needs_systemd=False)
+        for path in places.kind.declarations:
+            users = "sysusers.d" in path
+            words = ("systemd-sysusers",) if users else ("systemd-tmpfiles", "--create")
+            yield Command(words=(*words, path), needs_systemd=False)
     yield Command(words=(*places.manager, "daemon-reload"))
     # Without a running systemd this makes the link for the next boot.
-    yield Command(words=(*places.manager, "enable", "--quiet", UNIT), needs_systemd=False)
+    yield Command(
+        words=(*places.manager, "enable", "--quiet", places.kind.unit), needs_systemd=False
+    )

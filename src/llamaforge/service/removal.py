@@ -13,10 +13,10 @@ from pathlib import PurePosixPath
 import msgspec
 
 from llamaforge.errors import LlamaForgeError
+from llamaforge.service.kind import GROUP
 from llamaforge.service.machine import Machine
 from llamaforge.service.manifest import Manifest
-from llamaforge.service.places import UNIT, Places
-from llamaforge.service.request import SERVICE_USER
+from llamaforge.service.places import Places
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,31 +29,52 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     """Removed with all that is in them."""
     user: str
     """Account to remove; "" for none."""
+    group: str = ""
+    """Group to remove where no other account has it; "" for none."""
 
 
-def plan(manifest: Manifest, places: Places, *, purge: bool) -> Removal:
+def plan(
+    manifest: Manifest, places: Places, *, purge: bool, others: frozenset[str] = frozenset()
+) -> Removal:
     """What to take away.
 
     Args:
         manifest: of the installation; an empty one still names the service's own folders.
         places: where its files are.
         purge: also state, cache, logs, settings and secrets.
+        others: files of another service on this machine, from `neighbours`; they stay.
     """
     stays = {places.settings, places.environment, places.token, places.mail_settings}
+    known = (*manifest.files, *manifest.aside, *manifest.pending)
+    mine = _own_files(places) if purge else ()
     files = [
         path
-        for path in dict.fromkeys((*manifest.files, *manifest.aside, *manifest.pending))
-        if purge or _base(path) not in stays
+        for path in dict.fromkeys((*known, *mine))
+        if path not in others and (purge or _base(path) not in stays)
     ]
-    trees = places.own if purge else ()
+    trees = _trees(places, others) if purge else ()
     made = [folder for folder in manifest.folders if not _inside(folder, trees)]
+    made = [folder for folder in made if not any(_inside(path, (folder,)) for path in others)]
     folders = [places.dropins, *reversed(made), str(PurePosixPath(places.manifest).parent)]
     return Removal(
         files=(*(path for path in files if not _inside(path, trees)), places.manifest),
         folders=tuple(dict.fromkeys(folders)),
         trees=trees,
-        user=SERVICE_USER if manifest.made_user and not places.lingering else "",
+        user=places.kind.user if manifest.made_user and not places.lingering else "",
+        group=GROUP if manifest.made_user and not places.lingering and not others else "",
     )
+
+
+def _own_files(places: Places) -> tuple[str, ...]:
+    """Settings and secrets that no other service uses, whoever wrote them."""
+    secrets = (places.environment, places.token) if places.kind.runs_ranks else ()
+    return tuple(f"{path}{end}" for path in (places.settings, *secrets) for end in ("", ".new"))
+
+
+def _trees(places: Places, others: frozenset[str]) -> tuple[str, ...]:
+    """Folders to remove whole. That of the settings is shared, and goes with the last service."""
+    shared = any(_inside(path, (places.etc,)) for path in others)
+    return places.own if shared else (places.etc, *places.own)
 
 
 def _base(path: str) -> str:
@@ -81,8 +102,8 @@ def carry_out(removal: Removal, places: Places, machine: Machine, *, running: bo
     """
     manager = places.manager
     if running:
-        _stop(machine, manager)
-    machine.ask(*manager, "disable", "--quiet", UNIT)
+        _stop(machine, manager, places.kind.unit)
+    machine.ask(*manager, "disable", "--quiet", places.kind.unit)
     for path in removal.files:
         _remove(machine, path, last=path == places.manifest)
     for tree in removal.trees:
@@ -90,9 +111,11 @@ def carry_out(removal: Removal, places: Places, machine: Machine, *, running: bo
     left = [f"{tree} could not be removed" for tree in removal.trees if machine.at(tree).exists()]
     if removal.user:
         machine.ask("userdel", removal.user)
+    if removal.group:
+        machine.ask("groupdel", removal.group)  # most userdel have removed it
     if running:
         machine.ask(*manager, "daemon-reload")
-        machine.ask(*manager, "reset-failed", UNIT)
+        machine.ask(*manager, "reset-failed", places.kind.unit)
     last = str(PurePosixPath(places.manifest).parent)
     others = [path for path in removal.folders if path != last]
     stay = [f"{path} stays: it is not empty" for path in others if _stays(machine, path)]
@@ -114,10 +137,10 @@ def _stays(machine: Machine, folder: str) -> bool:
     return not machine.remove_folder(folder) and machine.at(folder).is_dir()
 
 
-def _stop(machine: Machine, manager: tuple[str, ...]) -> None:
-    done = machine.ask(*manager, "stop", UNIT)
+def _stop(machine: Machine, manager: tuple[str, ...], unit: str) -> None:
+    done = machine.ask(*manager, "stop", unit)
     if done.returncode not in (0, 5):  # 5: there is no such unit
         raise LlamaForgeError(
             f"the service could not be stopped: {done.stderr.strip()}",
-            hint=f"look at it: {' '.join(manager)} status {UNIT}",
+            hint=f"look at it: {' '.join(manager)} status {unit}",
         )

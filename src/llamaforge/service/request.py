@@ -14,22 +14,23 @@ from typing import Any
 import msgspec
 
 from llamaforge.errors import UserError
-from llamaforge.spec.fleet import WorkerSettings, variables, worker_settings
+from llamaforge.service.kind import WORKER, Kind
+from llamaforge.spec.fleet import variables
 
-SERVICE_USER = "llamaforge"
 CPU_POLICIES = ("other", "batch", "idle", "fifo", "rr")
 NUMA_POLICIES = ("default", "preferred", "bind", "interleave", "local")
 LEAST_MEMORY = 64 << 20
 """Bytes; with less the worker can't even start. Who writes 8 means 8G."""
-NOT_ASKED = frozenset({"state_dir", "cache_dir", "token_file", "fleet"})
-"""Settings that the unit decides: its folders and its credential."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """All options of `llamaforge worker install` that say how the service shall be."""
+    """All options of `llamaforge worker install` that say how the service shall be.
+
+    A coordinator's request leaves empty what is about ranks.
+    """
 
     settings: dict[str, str] = {}
-    """Settings of the worker by variable, for its settings file."""
+    """Settings of the service by variable, for its settings file."""
     user: str = ""
     """The person whose files the worker uses; the service's own user when empty."""
     group: str = ""
@@ -55,10 +56,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Where mails about failures go; none are sent when empty."""
 
 
-def asked_settings() -> dict[str, str]:
+def asked_settings(kind: Kind = WORKER) -> dict[str, str]:
     """Field to variable of all settings that can be asked for."""
-    every = variables(WorkerSettings)
-    return {field: name for field, name in every.items() if field not in NOT_ASKED}
+    every = variables(kind.settings)
+    return {field: name for field, name in every.items() if field not in kind.decided}
 
 
 def merged(before: Request, given: Mapping[str, Any]) -> Request:
@@ -85,13 +86,13 @@ def merged(before: Request, given: Mapping[str, Any]) -> Request:
     return Request(**fields)
 
 
-def check(request: Request) -> None:
-    """Refuses values that systemd or the worker would refuse later.
+def check(request: Request, kind: Kind = WORKER) -> None:
+    """Refuses values that systemd or the service would refuse later.
 
     Raises:
         UserError: names the option, the value and what it may be.
     """
-    worker_settings({}, request.settings)
+    kind.check(request.settings)
     for field, (option, is_right, meaning) in _RULES.items():
         value = getattr(request, field)
         if value and not is_right(value):

@@ -15,7 +15,7 @@ import msgspec
 
 from llamaforge.errors import LlamaForgeError
 from llamaforge.service.machine import Machine
-from llamaforge.service.places import UNIT, Places
+from llamaforge.service.places import Places
 from llamaforge.systemd.unit import RESTART_WISH
 
 WISH = f"/run/llamaforge/{RESTART_WISH}"
@@ -65,11 +65,16 @@ def decide(running: Running, *, changed: bool, now: bool) -> tuple[Turn, str]:
 
 def look(machine: Machine, places: Places) -> Running:
     """What the service does, from systemd and /proc."""
-    said = machine.ask(*places.manager, "show", UNIT, "--property=ActiveState,MainPID").stdout
+    said = machine.ask(
+        *places.manager, "show", places.kind.unit, "--property=ActiveState,MainPID"
+    ).stdout
     state = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     if state.get("ActiveState") not in ("active", "reloading") or state.get("MainPID") == "0":
         return Running(active=False)
     words = _command_line(machine, state["MainPID"])
+    if not places.kind.runs_ranks:
+        same = _environment_of(words) in (None, machine.at(places.program).resolve())
+        return Running(active=True, same_program=same)
     running = _environment_of(words)
     wanted = machine.at(places.program).resolve()
     if running is None:
@@ -101,9 +106,10 @@ def carry_out(turn: Turn, places: Places, machine: Machine) -> None:
         machine.write(_wish(places, machine), "", 0o644)
     elif turn is not Turn.NOTHING:
         verb = "start" if turn is Turn.START else "restart"
-        done = machine.ask(*manager, verb, UNIT)
+        unit = places.kind.unit
+        done = machine.ask(*manager, verb, unit)
         if done.returncode != 0:
-            journal = " ".join(("journalctl", *manager[1:], "-n 30", f"-u {UNIT}"))
+            journal = " ".join(("journalctl", *manager[1:], "-n 30", f"-u {unit}"))
             raise LlamaForgeError(
                 f"everything is installed, but the service did not start: {done.stderr.strip()}",
                 hint=f"look at its last lines: {journal}",

@@ -1,4 +1,4 @@
-"""The texts of the worker's settings file and of the service's environment file."""
+"""The texts of a service's settings file and of the service's environment file."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from collections.abc import Mapping
 
 import msgspec
 
+from llamaforge.service.kind import WORKER, Kind
 from llamaforge.service.request import asked_settings
-from llamaforge.spec.fleet import WorkerSettings, meanings
+from llamaforge.spec.fleet import meanings
 
 _HEAD = """\
-# Settings of this machine's worker. `systemctl reload llamaforge-worker` reads them again.
+# Settings of this machine's {name}. `systemctl reload llamaforge-{name}` reads them again.
 #
-# A line is NAME=value; one that begins with `export` goes into the ranks' environment. A variable
+# A line is NAME=value{export}. A variable
 # in the unit's Environment= wins over a line here. What is commented out shows the default.
 """
-_OF_A_SERVICE = {"peer_host": "::"}
-"""Defaults that are others under systemd; see `spec.fleet.worker_settings`."""
+_EXPORT = "; one that begins with `export` goes into the ranks' environment"
 _ENVIRONMENT_HEAD = "# Variables for the worker and its ranks; only the owner can read this file.\n"
 
 
-def settings_file(values: Mapping[str, str]) -> str:
+def settings_file(values: Mapping[str, str], kind: Kind = WORKER) -> str:
     """The settings file with every key: those in `values` set, the others explained only."""
-    fields = {field.name: field for field in msgspec.structs.fields(WorkerSettings)}
-    meaning = meanings(WorkerSettings)
-    blocks = [_HEAD]
-    for name, variable in asked_settings().items():
+    fields = {field.name: field for field in msgspec.structs.fields(kind.settings)}
+    meaning = meanings(kind.settings)
+    export = _EXPORT if kind.runs_ranks else ""
+    blocks = [_HEAD.format(name=kind.name, export=export)]
+    for name, variable in asked_settings(kind).items():
         field = fields[name]
         lines = textwrap.wrap(meaning[name], 96, initial_indent="# ", subsequent_indent="# ")
         default = "" if field.default in (None, msgspec.NODEFAULT) else field.default
-        default = _OF_A_SERVICE.get(name, default)
+        default = kind.of_a_service.get(name, default)
         lines.append(
             f"{variable}={_value(values[variable])}"
             if variable in values
