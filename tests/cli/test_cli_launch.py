@@ -16,6 +16,7 @@ import pytest
 from cli.updates import ended, stream
 from jobs import make_job
 from llamaforge.cli import launch
+from llamaforge.cli.following import Outcome
 from llamaforge.cli.launch import any_fleet, run_job
 from llamaforge.cli.progress import JsonView, LineView
 from llamaforge.errors import FleetError
@@ -23,7 +24,7 @@ from llamaforge.spec.job import JobSpec
 from llamaforge.spec.states import JobState
 from llamaforge.wire.client import FleetClient, Progress
 from llamaforge.wire.fleet_file import FleetFile
-from llamaforge.wire.updates import JobUpdate
+from llamaforge.wire.updates import JobUpdate, Numbered
 
 
 class FakeClient:
@@ -36,6 +37,7 @@ class FakeClient:
         self.stops: list[bool] = []
         self.submitted: dict[str, Any] = {}
         self.keeper = None
+        self.keeps_folders = False
         self._stopped = asyncio.Event()
 
     async def __aenter__(self) -> FakeClient:
@@ -49,9 +51,10 @@ class FakeClient:
         more["on_progress"](Progress(path="model/x", sent=1, total=2))
         return "job-1"
 
-    async def follow(self, job_id: str) -> AsyncIterator[JobUpdate]:
-        assert job_id == "job-1"
-        *before, last = self.updates
+    async def stream(self, job_id: str, position: int = 0) -> AsyncIterator[Numbered]:
+        assert (job_id, position) == ("job-1", 0)
+        numbered = [Numbered(number=n, update=update) for n, update in enumerate(self.updates)]
+        *before, last = numbered
         for update in before:
             yield update
         for _ in range(self.interrupts):
@@ -77,10 +80,11 @@ def prepared(tmp_path: Path, resume: int | None = None) -> Any:
     )
 
 
-def run(fake: FakeClient, tmp_path: Path, **more: Any) -> tuple[launch.Outcome, str]:
+def run(fake: FakeClient, tmp_path: Path, **more: Any) -> tuple[Outcome, str]:
     out = io.StringIO()
     view = LineView(out, clock=lambda: 0.0)
     outcome = run_job(prepared(tmp_path, **more), cast("FleetClient", fake), view)
+    assert outcome is not None
     return outcome, out.getvalue()
 
 
@@ -91,7 +95,7 @@ def test_a_job_is_followed_to_its_end(tmp_path: Path) -> None:
     assert not outcome.interrupted
     assert fake.submitted["output_dir"] == tmp_path / "out"
     assert fake.submitted["resume_step"] is None
-    assert "sent 1 B of 2 B" in shown
+    assert "upload: 1 B of 2 B" in shown
     assert fake.closed
 
 
@@ -150,7 +154,7 @@ def test_a_stream_without_an_end_is_an_error(tmp_path: Path) -> None:
 def test_json_streams_the_upload_too(tmp_path: Path) -> None:
     out = io.StringIO()
     run_job(prepared(tmp_path), cast("FleetClient", FakeClient(stream("x"))), JsonView(out))
-    assert out.getvalue().splitlines()[0] == '{"type":"upload","sent":1,"total":2}'
+    assert out.getvalue().splitlines()[0] == '{"type":"upload","done":1,"total":2}'
 
 
 def test_a_running_fleet_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

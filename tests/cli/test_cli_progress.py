@@ -89,7 +89,7 @@ def test_the_bar_shows_steps_and_lines_scroll_above() -> None:
     tally = Tally(8, clock=Clock())
     view = LiveView(console)
     with view:
-        view.sent(1_000_000, 2_000_000)
+        view.moved("upload", 1_000_000, 2_000_000)
         view.begin(tally)
         for update in [StateChanged(state=JobState.RUNNING), *(step(n) for n in (1, 2))]:
             tally.take(update)

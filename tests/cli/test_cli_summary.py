@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from cli.updates import ended, step, stream
 from jobs import make_job
-from llamaforge.cli.launch import Outcome, raise_if_failed
+from llamaforge.cli.following import Outcome, raise_if_failed
 from llamaforge.cli.options import parse
 from llamaforge.cli.summary import command_line, files, lines, summary
 from llamaforge.cli.tally import Tally
@@ -28,8 +27,14 @@ def outcome(updates: list[JobUpdate], *, interrupted: bool = False) -> Outcome:
     for update in updates:
         tally.take(update)
     assert tally.ended is not None
-    prepared = Mock(job=make_job(model="tiny"))
-    return Outcome(prepared=prepared, tally=tally, ended=tally.ended, interrupted=interrupted)
+    return Outcome(
+        job_id="test-job",
+        tally=tally,
+        ended=tally.ended,
+        interrupted=interrupted,
+        folder=Path(tally.ended.output_dir),
+        spec=make_job(model="tiny").spec,
+    )
 
 
 def test_a_finished_job_says_everything(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from llamaforge.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from llamaforge.cli.launch import Outcome
+    from llamaforge.cli.following import Outcome
     from llamaforge.wire.api import Status
     from llamaforge.wire.client import FleetClient
 
@@ -61,7 +61,8 @@ def command(workers: int, keep: bool) -> int:
     from rich.console import Console
 
     from llamaforge.cli.failures import INTERRUPTED
-    from llamaforge.cli.launch import any_fleet, prepare, raise_if_failed
+    from llamaforge.cli.following import detached_lines, raise_if_failed
+    from llamaforge.cli.launch import any_fleet, prepare
     from llamaforge.spec.parse import job_spec
     from llamaforge.spec.states import JobState
 
@@ -74,6 +75,9 @@ def command(workers: int, keep: bool) -> int:
     prepared = prepare(spec)
     with any_fleet(lambda text: say(console, text), workers=workers, registered=keep) as client:
         outcome = _train(prepared, client)
+        if outcome is None:
+            say(console, "\n".join(detached_lines(prepared.job.id)))
+            return 0
         raise_if_failed(outcome)
         if outcome.ended.state is not JobState.DONE:
             return INTERRUPTED
@@ -118,7 +122,7 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
-def _train(prepared: Any, client: FleetClient) -> Outcome:
+def _train(prepared: Any, client: FleetClient) -> Outcome | None:
     from llamaforge.cli.launch import run_job
     from llamaforge.cli.progress import view_for
 

@@ -1,4 +1,4 @@
-"""A job from what was asked for to its end: prepare, find a fleet, submit, follow, stop on request.
+"""A job from what was asked for to its end: prepare, find a fleet, submit, watch, fetch.
 
 Where a fleet runs the job goes there; where none does, a private coordinator and worker are
 started for it: the same path on one machine.
@@ -7,13 +7,11 @@ started for it: the same path on one machine.
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,27 +21,19 @@ from llamaforge.bundle.models import SHIPPED
 from llamaforge.bundle.store import BlobStore
 from llamaforge.cli import words
 from llamaforge.cli.embedded import EmbeddedFleet
-from llamaforge.cli.keeping import Keeping
+from llamaforge.cli.fetching import fetch
+from llamaforge.cli.following import Outcome, watch
+from llamaforge.cli.job_folder import RUNS
 from llamaforge.cli.progress import View
 from llamaforge.cli.tally import Tally
-from llamaforge.errors import FleetError, JobFailed, UserError
+from llamaforge.errors import UserError
 from llamaforge.spec.job import JobSpec
 from llamaforge.spec.states import JobState
 from llamaforge.wire import fleet_file
 from llamaforge.wire.api import Status
 from llamaforge.wire.client import FleetClient
-from llamaforge.wire.updates import Ended
 
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """A job that has ended, however it did."""
-
-    prepared: Prepared
-    tally: Tally
-    ended: Ended
-    interrupted: bool
-    """Whether this command was asked to stop it."""
+Answer = TypeVar("Answer")
 
 
 def user_store() -> BlobStore:
@@ -76,15 +66,23 @@ def with_whole_paths(spec: JobSpec) -> JobSpec:
 
 @contextmanager
 def any_fleet(
-    say: Callable[[str], None], *, workers: int = 1, registered: bool = False
+    say: Callable[[str], None],
+    path: Path | None = None,
+    *,
+    workers: int = 1,
+    registered: bool = False,
 ) -> Iterator[FleetClient]:
     """The fleet that runs, or one of `workers` for the time of the block.
 
     Args:
         say: is told in one line which of the two it is.
+        path: the fleet file of the fleet to use; None: the one that is found, if any.
         workers: how many to start where no fleet runs.
         registered: let other commands find the fleet that is started.
     """
+    if path is not None:
+        yield FleetClient.open(path)
+        return
     running = fleet_file.find()
     if running is not None:
         say(f"using the fleet at {running.host}:{running.port}")
@@ -101,119 +99,172 @@ async def ask_status(client: FleetClient) -> Status:
         return await client.status()
 
 
-def run_job(prepared: Prepared, client: FleetClient, view: View) -> Outcome:
+def held_job(spec: JobSpec, path: Path | None) -> tuple[FleetClient, str] | None:
+    """The earlier job that `--auto-resume` means on a fleet that keeps jobs' folders itself.
+
+    Returns:
+        None where a new job is to be made, or its checkpoints are looked for here.
+
+    Raises:
+        UserError: a job of that kind can only be found by its name, and none was given.
+        FleetError: the fleet can't be reached.
+    """
+    fleet = fleet_file.find(path) if spec.auto_resume else None
+    if fleet is None or not (client := FleetClient(fleet)).keeps_folders:
+        return None
+    if spec.name is None:
+        raise UserError(
+            "--auto-resume needs --name here: this fleet keeps its jobs' folders itself",
+            hint="`llamaforge jobs --all` lists them; `llamaforge resume JOB` goes on with one",
+        )
+    name = spec.name
+
+    async def known() -> bool:
+        async with client:
+            return any(job.id == name for job in await client.jobs())
+
+    return (client, name) if asyncio.run(known()) else None
+
+
+def submit(prepared: Prepared, client: FleetClient, view: View) -> str:
+    """Submits a job and returns at once.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        FleetError: the coordinator is gone.
+        UserError: it refuses.
+    """
+
+    async def run() -> str:
+        async with client:
+            return await _submit(prepared, client, view)
+
+    return asyncio.run(run())
+
+
+def run_job(prepared: Prepared, client: FleetClient, view: View) -> Outcome | None:
     """Submits a job and shows it until it ends.
 
-    Ctrl-C (or SIGTERM) asks for a checkpoint and the job's end, a second one ends it at once, a
-    third leaves without waiting.
+    What Ctrl-C does meanwhile: `cli.interrupts`.
+
+    Returns:
+        None when the person has detached and the job goes on.
 
     Raises:
         FleetError: the coordinator is gone, or a worker of a private fleet can't be kept alive.
         KeyboardInterrupt: interrupted before the job was submitted, or three times.
     """
+    return _interruptible(_run(prepared, client, view))
+
+
+def go_on(job_id: str, spec: JobSpec, client: FleetClient, view: View) -> Outcome | None:
+    """Shows a job that the fleet has already, until it ends; one that had ended is resumed first.
+
+    Raises:
+        UserError: there is nothing to go on with.
+        FleetError, KeyboardInterrupt: as `run_job`.
+    """
+
+    async def run() -> Outcome | None:
+        async with client:
+            job = await client.job(job_id)
+            if job.state is JobState.DONE:
+                raise UserError(
+                    f"job {job_id} is done already",
+                    hint=f"its files: llamaforge fetch {job_id}; another job needs another --name",
+                )
+            if job.state.final:
+                await client.resume(job_id)
+                view.say(f"job {job_id} goes on after step {job.step}")
+            else:
+                view.say(f"job {job_id} is {job.state.value} already")
+            tally = Tally(job.total_steps, first_step=job.step)
+            return await _to_the_end(client, _Errand.of(job_id, spec), tally, view, job.updates)
+
+    return _interruptible(run())
+
+
+def _interruptible(work: Coroutine[Any, Any, Answer]) -> Answer:
     try:
-        return asyncio.run(_run(prepared, client, view))
+        return asyncio.run(work)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
-async def _run(prepared: Prepared, client: FleetClient, view: View) -> Outcome:
+@dataclass(frozen=True, kw_only=True)
+class _Errand:
+    """A job, and where its files are to be in the end."""
+
+    job_id: str
+    spec: JobSpec
+    folder: Path
+    checkpoints: Path | None
+
+    @classmethod
+    def of(cls, job_id: str, spec: JobSpec) -> _Errand:
+        folder = Path(spec.output_dir).expanduser() if spec.output_dir else RUNS / job_id
+        kept = Path(spec.checkpoint_dir).expanduser() if spec.checkpoint_dir else None
+        return cls(job_id=job_id, spec=spec, folder=folder, checkpoints=kept)
+
+
+async def _run(prepared: Prepared, client: FleetClient, view: View) -> Outcome | None:
     first = prepared.resume.step if prepared.resume else 0
     tally = Tally(prepared.job.total_steps, first_step=first)
     async with client:
-        job_id = await client.submit(
-            prepared.job,
-            prepared.manifest,
-            user_store(),
-            output_dir=prepared.output_dir.absolute(),
-            checkpoint_dir=prepared.checkpoint_dir.absolute(),
-            resume_step=prepared.resume.step if prepared.resume else None,
-            on_progress=lambda progress: view.sent(progress.sent, progress.total),
+        job_id = await _submit(prepared, client, view)
+        spec = prepared.job.spec
+        errand = _Errand(
+            job_id=job_id,
+            spec=spec,
+            folder=prepared.output_dir,
+            checkpoints=prepared.checkpoint_dir if spec.checkpoint_dir else None,
         )
-        view.begin(tally)
-        with Interrupts(client, job_id, view.say) as interrupts:
-            async with Keeping(client.keeper, view.say):
-                async for update in client.follow(job_id):
-                    tally.take(update)
-                    view.show(update)
-    if tally.ended is None:
-        raise FleetError(f"the stream of job {job_id} ended before the job did")
-    return Outcome(
-        prepared=prepared, tally=tally, ended=tally.ended, interrupted=interrupts.count > 0
+        return await _to_the_end(client, errand, tally, view)
+
+
+async def _submit(prepared: Prepared, client: FleetClient, view: View) -> str:
+    client.tell = view.say
+    own = client.keeps_folders
+    return await client.submit(
+        prepared.job,
+        prepared.manifest,
+        user_store(),
+        output_dir=None if own else prepared.output_dir.absolute(),
+        checkpoint_dir=None if own else prepared.checkpoint_dir.absolute(),
+        resume_step=prepared.resume.step if prepared.resume else None,
+        on_progress=lambda progress: view.moved("upload", progress.sent, progress.total),
     )
 
 
-class Interrupts:
-    """Turns Ctrl-C and SIGTERM into requests to stop a job, each one more urgent than the last.
-
-    At the end of the block both mean again what they meant before.
-
-    Args:
-        client: the fleet's client.
-        job_id: the job.
-        say: tells the person what was understood.
-    """
-
-    def __init__(self, client: FleetClient, job_id: str, say: Callable[[str], None]) -> None:
-        self.count = 0
-        self._client = client
-        self._job_id = job_id
-        self._say = say
-        self._loop = asyncio.get_running_loop()
-        self._main = asyncio.current_task()
-        self._requests: list[asyncio.Task[None]] = []
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.getsignal(number)
-            self._loop.add_signal_handler(number, self._interrupted)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.remove_signal_handler(number)
-            signal.signal(number, self._before[number])
-        for request in self._requests:
-            request.cancel()
-
-    def _interrupted(self) -> None:
-        self.count += 1
-        if self.count == 1:
-            self._say(
-                "stopping: saving a checkpoint at the next step; Ctrl-C again ends it at once"
-            )
-        elif self.count == 2:
-            self._say("ending the job at once")
-        elif self._main is not None:
-            self._main.cancel()
-            return
-        self._requests.append(self._loop.create_task(self._ask(now=self.count > 1)))
-
-    async def _ask(self, *, now: bool) -> None:
-        try:
-            await self._client.stop(self._job_id, "interrupted on the command line", now=now)
-        except FleetError as error:
-            self._say(f"could not ask the coordinator to stop the job: {error.message}")
-
-
-def raise_if_failed(outcome: Outcome) -> None:
-    """Turns a failed job into the error that a person sees.
-
-    Raises:
-        UserError: the person who asked can fix it.
-        JobFailed: the job failed otherwise.
-    """
-    ended = outcome.ended
-    if ended.state is not JobState.FAILED:
-        return
-    kind = UserError if ended.user_error else JobFailed
-    raise kind(f"job {outcome.prepared.job.id} failed: {ended.reason}", hint=ended.hint)
+async def _to_the_end(
+    client: FleetClient, errand: _Errand, tally: Tally, view: View, position: int = 0
+) -> Outcome | None:
+    """Shows the job until it ends, and brings its files here where they are elsewhere."""
+    view.begin(tally)
+    watched = await watch(client, errand.job_id, tally, view, position=position)
+    if watched.ended is None:
+        return None
+    folder = Path(watched.ended.output_dir)
+    if client.keeps_folders:
+        folder = errand.folder
+        await fetch(
+            client,
+            errand.job_id,
+            folder,
+            checkpoints=errand.checkpoints,
+            tell=lambda done, total: view.moved("download", done, total),
+        )
+    return Outcome(
+        job_id=errand.job_id,
+        tally=tally,
+        ended=watched.ended,
+        interrupted=watched.cancelled,
+        folder=folder,
+        spec=errand.spec,
+        resumable=client.keeps_folders,
+    )
 
 
 def shown_path(path: Path) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 import msgspec
 
@@ -31,6 +31,8 @@ from llamaforge.wire.updates import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+Way = Literal["upload", "download"]
+"""Which way files go."""
 EVERY = 3.0
 """Seconds between plain lines."""
 
@@ -56,8 +58,14 @@ class View(Protocol):
     def say(self, text: str) -> None:
         """Says something about the run that is not part of the job's stream."""
 
-    def sent(self, sent: int, total: int) -> None:
-        """Bytes of the bundle sent so far, and in all."""
+    def moved(self, way: Way, done: int, total: int) -> None:
+        """Bytes of files that are over so far, and of all of them."""
+
+    def hold(self) -> None:
+        """Keeps still: somebody is asked something on the terminal."""
+
+    def release(self) -> None:
+        """Goes on showing, with what was held back."""
 
 
 def view_for(*, as_json: bool, verbose: bool = False, out: TextIO | None = None) -> View:
@@ -149,11 +157,17 @@ class LineView:
         """Prints one line at once."""
         print(text, file=self._out, flush=True)
 
-    def sent(self, sent: int, total: int) -> None:
-        """Prints how far the upload is, every few seconds."""
+    def moved(self, way: Way, done: int, total: int) -> None:
+        """Prints how far files are on their way, every few seconds."""
         if self._clock() >= self._due:
             self._due = self._clock() + EVERY
-            self.say(f"sent {words.size(sent)} of {words.size(total)}")
+            self.say(f"{way}: {words.size(done)} of {words.size(total)}")
+
+    def hold(self) -> None:
+        """Lines may stand beside a question: they do not go to the terminal."""
+
+    def release(self) -> None:
+        """Nothing was held."""
 
 
 class JsonView:
@@ -184,9 +198,15 @@ class JsonView:
         """Prints a remark as `{"type": "remark", "text": …}`."""
         self.put({"type": "remark", "text": text})
 
-    def sent(self, sent: int, total: int) -> None:
-        """Prints how far the upload is."""
-        self.put({"type": "upload", "sent": sent, "total": total})
+    def moved(self, way: Way, done: int, total: int) -> None:
+        """Prints how far files are on their way."""
+        self.put({"type": way, "done": done, "total": total})
+
+    def hold(self) -> None:
+        """Lines may stand beside a question: they do not go to the terminal."""
+
+    def release(self) -> None:
+        """Nothing was held."""
 
     def put(self, value: Any) -> None:
         """Prints any value as one line."""
@@ -201,6 +221,7 @@ class LiveView:
 
         self._verbose = verbose
         self._tally: Tally | None = None
+        self._held: list[str] | None = None
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -245,11 +266,24 @@ class LiveView:
 
     def say(self, text: str) -> None:
         """Prints one line above the bar."""
+        if self._held is not None:
+            self._held.append(text)
+            return
         self._bars.console.print(text, markup=False, highlight=False)
 
-    def sent(self, sent: int, total: int) -> None:
-        """Moves the bar with the upload."""
-        status = f"{words.size(sent)} of {words.size(total)}"
-        self._bars.update(
-            self._task, description="sending", total=total, completed=sent, status=status
-        )
+    def moved(self, way: Way, done: int, total: int) -> None:
+        """Moves the bar with the files."""
+        status = f"{words.size(done)} of {words.size(total)}"
+        self._bars.update(self._task, description=way, total=total, completed=done, status=status)
+
+    def hold(self) -> None:
+        """Takes the bar away and keeps lines back."""
+        self._held = []
+        self._bars.stop()
+
+    def release(self) -> None:
+        """Prints what was kept back, and shows the bar again."""
+        held, self._held = self._held or [], None
+        for text in held:
+            self.say(text)
+        self._bars.start()

@@ -58,11 +58,17 @@ def _verb(command: click.Command, parent: click.Context, name: str) -> Iterator[
     if isinstance(command, GroupedCommand):
         yield "Takes the options of a job (below) and these:\n"
     if isinstance(command, click.Group):
+        yield from _options(command, context)
         for sub in command.list_commands(context):
             found = command.get_command(context, sub)
             if found is not None:
                 yield from _verb(found, context, sub)
         return
+    yield from _options(command, context)
+
+
+def _options(command: click.Command, context: click.Context) -> Iterator[str]:
+    """A command's own options."""
     rows = [p for p in command.params if type(p) is click.Option and not p.hidden]
     for option in rows:
         record = option.get_help_record(context)

@@ -1,80 +1,83 @@
-"""`llamaforge status`: the fleet's nodes and jobs, as a table or as JSON."""
+"""`llamaforge status [JOB]`: the fleet's nodes and jobs, or all about one job."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 
 import click
-import msgspec
 
-from llamaforge.wire.api import JobStatus, NodeStatus, Status
-from llamaforge.wire.client import FleetClient
+from llamaforge.cli import jobs, nodes
+from llamaforge.cli.asking import ask, fleet_option, json_option, put
+from llamaforge.cli.names import JobId, find_job
+from llamaforge.cli.words import ago
+from llamaforge.wire.api import JobStatus, Status
 
 
 @click.command("status")
-@click.option("--fleet", type=click.Path(path_type=Path), metavar="FILE", help="Fleet file.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(fleet: Path | None, as_json: bool) -> None:
-    """Show the fleet's nodes and jobs."""
-    status = asyncio.run(_ask(FleetClient.open(fleet)))
+@click.argument("job", required=False, type=JobId())
+@fleet_option
+@json_option
+def command(job: str | None, fleet: Path | None, as_json: bool) -> None:
+    """Show the fleet's nodes and jobs, or one job."""
+    if job is not None:
+        name = job
+        found = ask(fleet, lambda client: find_job(client, name))
+        if as_json:
+            put(found)
+        else:
+            click.echo("\n".join(about(found, time.time())))
+        return
+    status = ask(fleet, lambda client: client.status())
     if as_json:
-        click.echo(msgspec.json.encode(status))
+        put(status)
     else:
-        show(status, time.time())
+        click.echo("\n".join(lines(status, time.time())))
 
 
-async def _ask(client: FleetClient) -> Status:
-    async with client:
-        return await client.status()
-
-
-def show(status: Status, now: float) -> None:
-    """Prints nodes and jobs as tables.
+def lines(status: Status, now: float) -> list[str]:
+    """Nodes and jobs as tables.
 
     Args:
         status: what the coordinator said.
         now: Unix time in seconds.
     """
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    nodes = Table("node", "state", "since", "ranks", "cores", "address", box=None)
-    for node in status.nodes:
-        nodes.add_row(*_node(node, now))
-    console.print(nodes if status.nodes else "no worker has connected yet")
+    shown = nodes.lines(status.nodes, now) if status.nodes else ["no worker has connected yet"]
     if status.jobs:
-        jobs = Table("job", "state", "since", "step", "folder", box=None)
-        for job in status.jobs:
-            jobs.add_row(*_job(job, now))
-        console.print()
-        console.print(jobs)
+        shown += ["", *jobs.lines(status.jobs, now)]
+    return shown
 
 
-def _node(node: NodeStatus, now: float) -> tuple[str, ...]:
-    state = f"{node.state.value}: {node.reason}" if node.reason else node.state.value
-    return (
-        node.name,
-        state,
-        ago(now - node.since),
-        str(node.ranks or "-"),
-        str(node.cores),
-        node.address,
-    )
+def about(job: JobStatus, now: float) -> list[str]:
+    """All about one job, for a person.
+
+    Args:
+        job: what the coordinator said.
+        now: Unix time in seconds.
+    """
+    head, *more = job.reason.splitlines() or [""]
+    rows = [
+        ("job", job.id),
+        ("state", f"{job.state.value}{f': {head}' if head else ''}"),
+        *(("", line) for line in more),
+        ("since", f"{ago(now - job.since)} ago"),
+        ("failure", job.failure),
+        ("step", f"{job.step} of {job.total_steps}" if job.total_steps else ""),
+        ("nodes", ", ".join(job.nodes)),
+        ("generation", str(job.generation or "")),
+        ("kind", job.kind if job.kind != "train" else ""),
+        ("submitted", f"{ago(now - job.submitted)} ago"),
+        ("by", job.submitter),
+        ("priority", str(job.priority or "")),
+        ("folder", job.output_dir + (" (the coordinator's own)" if job.own_folder else "")),
+    ]
+    return [f"{noun:<11} {text}".rstrip() for noun, text in rows if text] + _next(job)
 
 
-def _job(job: JobStatus, now: float) -> tuple[str, ...]:
-    reason = job.reason.splitlines()[0] if job.reason else ""
-    state = f"{job.state.value}: {reason}" if reason else job.state.value
-    step = f"{job.step}/{job.total_steps}"
-    return job.id, state, ago(now - job.since), step, job.output_dir
-
-
-def ago(seconds: float) -> str:
-    """A time span in its largest unit, such as `5 min`."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+def _next(job: JobStatus) -> list[str]:
+    """What a person may want to do now."""
+    if not job.state.final:
+        return [f"watch it: llamaforge attach {job.id}"]
+    verbs = {"stopped": "resume", "failed": "logs", "done": "fetch" if job.own_folder else ""}
+    verb = verbs[job.state.value]
+    return [f"next: llamaforge {verb} {job.id}"] if verb else []

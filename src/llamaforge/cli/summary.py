@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from llamaforge.cli import words
-from llamaforge.cli.launch import Outcome, shown_path
+from llamaforge.cli.following import Outcome
+from llamaforge.cli.launch import shown_path
 from llamaforge.spec.job import JobSpec
 from llamaforge.spec.options import options
 from llamaforge.spec.states import JobState
@@ -35,13 +36,13 @@ FILES = {
 def summary(outcome: Outcome) -> dict[str, Any]:
     """Everything that there is to say about an ended job, as plain values."""
     ended, tally = outcome.ended, outcome.tally
-    folder = Path(ended.output_dir)
+    folder = outcome.folder
     proof = ended.proof or {}
     seen_before, seen_after = tally.heldout
     stopped = ended.state is JobState.STOPPED
     return {
         "type": "summary",
-        "job": outcome.prepared.job.id,
+        "job": outcome.job_id,
         "state": ended.state.value,
         "reason": ended.reason,
         "steps": tally.step,
@@ -54,7 +55,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "shares": tally.shares,
         "output_dir": str(folder),
         "files": files(folder),
-        "next": resume_command(outcome.prepared.job.spec) if stopped else try_command(folder),
+        "next": again(outcome) if stopped else try_command(folder),
     }
 
 
@@ -90,6 +91,13 @@ def lines(said: dict[str, Any]) -> list[str]:
 def try_command(folder: Path) -> str:
     """The command that asks a finished job's model."""
     return f"llamaforge try {shlex.quote(shown_path(folder))}"
+
+
+def again(outcome: Outcome) -> str:
+    """The command that continues a stopped job."""
+    if outcome.spec is None or outcome.resumable:
+        return f"llamaforge resume {outcome.job_id}"
+    return resume_command(outcome.spec)
 
 
 def resume_command(spec: JobSpec) -> str:

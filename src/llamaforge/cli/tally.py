@@ -63,6 +63,8 @@ class Tally:
         """Adds one update."""
         if isinstance(update, StateChanged):
             self.state = update.state
+            if not update.state.final:
+                self.ended = None  # it was resumed
         elif isinstance(update, GenerationStarted):
             self.nodes, self.generation = update.nodes, update.generation
             self._go_back(update.after)

@@ -21,6 +21,14 @@ from llamaforge.wire.client import FleetClient
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.5
 """Between two looks at the fleet."""
+WORDS = {
+    NodeState.READY: "waits for a job",
+    NodeState.BUSY: "is busy",
+    NodeState.DISCONNECTED: "is disconnected",
+    NodeState.LOST: "is lost",
+    NodeState.DRAINING: "takes no more jobs after this one",
+    NodeState.CORDONED: "takes no jobs",
+}
 
 
 @click.command("up")
@@ -93,14 +101,9 @@ class Changes:
 
     def look(self, status: Status) -> None:
         """Says what is different from the last time."""
-        words = {
-            NodeState.READY: "waits for a job",
-            NodeState.BUSY: "is busy",
-            NodeState.LOST: "is lost",
-        }
         for node in status.nodes:
             detail = f": {node.reason}" if node.reason else ""
-            self._note(node.name, f"{node.name} {words[node.state]}{detail}")
+            self._note(node.name, f"{node.name} {WORDS[node.state]}{detail}")
         for job in status.jobs:
             detail = f": {job.reason.splitlines()[0]}" if job.reason else ""
             self._note(f"job {job.id}", f"job {job.id} is {job.state.value}{detail}")

@@ -35,9 +35,23 @@ VERBS: dict[str, Verb] = {
     "train": Verb("Train", "train", "Fine-tune a model, on the fleet or on this machine."),
     "try": Verb("Train", "try_", "Compare answers before and after a job."),
     "demo": Verb("Train", "demo", "Fine-tune the shipped model on two workers and show the gain."),
+    "submit": Verb(
+        "Jobs", "submit", "Queue a fine-tuning job on the fleet, print its id, and return."
+    ),
+    "jobs": Verb("Jobs", "jobs", "List the fleet's jobs."),
+    "status": Verb("Jobs", "status", "Show the fleet's nodes and jobs, or one job."),
+    "logs": Verb("Jobs", "logs", "Show what a job's ranks print, from the beginning."),
+    "attach": Verb("Jobs", "attach", "Watch a job; Ctrl-C leaves it alone."),
+    "cancel": Verb("Jobs", "cancel", "Stop jobs; `llamaforge resume` goes on with one."),
+    "resume": Verb(
+        "Jobs", "resume", "Queue a stopped or failed job again, from its newest checkpoint."
+    ),
+    "fetch": Verb("Jobs", "fetch", "Copy a job's files here; by default into runs/JOB."),
+    "events": Verb("Jobs", "events", "Show what has happened in the fleet, and why."),
     "up": Verb("Fleet", "up", "Start a coordinator and workers on this machine."),
     "down": Verb("Fleet", "down", "Stop what `up` started."),
-    "status": Verb("Fleet", "status", "Show the fleet's nodes and jobs."),
+    "nodes": Verb("Fleet", "nodes", "List the fleet's nodes, or say what one should do."),
+    "drain": Verb("Fleet", "drain", "Let a node finish its job and give it nothing new."),
     "worker": Verb("Fleet", "worker", "Run this machine's worker, or install it as a service."),
     "coordinator": Verb("Fleet", "coordinator", "Run the coordinator."),
     "doctor": Verb("Fleet", "doctor", "Find out what is wrong with this node, and how to mend it."),

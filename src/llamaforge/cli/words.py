@@ -37,3 +37,16 @@ def shares(parts: Mapping[str, float]) -> str:
 def count(number: int, noun: str) -> str:
     """`1 step`, `2 steps`, `1,000 rows`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def ago(seconds: float) -> str:
+    """A time span in its largest unit, such as `5 min`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def first_line(text: str) -> str:
+    """The first line of a text; empty for an empty one."""
+    return text.split("\n", 1)[0]

@@ -205,7 +205,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = 0
     ranks_per_node: Annotated[
         Positive | None,
-        _option("machines", "training processes per machine; by default by its cores"),
+        _option("machines", "processes per machine; by default by its cores"),
     ] = None
     threads: Annotated[
         Positive | None,

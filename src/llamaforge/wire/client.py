@@ -11,6 +11,7 @@ coordinator is restarted meanwhile; a small question asked while it is away is r
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
@@ -103,6 +104,14 @@ class FleetClient:
         trace: TracebackType | None,
     ) -> None:
         await self._session.close()
+
+    @property
+    def keeps_folders(self) -> bool:
+        """Whether jobs' folders are the coordinator's own: it runs as somebody else, or elsewhere.
+
+        Their files are fetched then.
+        """
+        return bool(self.fleet.identity) or self.fleet.uid not in (-1, os.getuid())
 
     async def status(self) -> api.Status:
         """The fleet's nodes and jobs. Raises FleetError when the coordinator is gone."""
