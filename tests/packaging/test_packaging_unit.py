@@ -16,6 +16,8 @@ from llamaforge.spec.fleet import WorkerSettings
 
 SYSTEMD = Path(__file__).resolve().parents[2] / "packaging" / "systemd"
 UNIT = SYSTEMD / "llamaforge-worker.service"
+COORDINATOR = SYSTEMD / "llamaforge-coordinator.service"
+BOTH = pytest.mark.parametrize("unit", [UNIT, COORDINATOR], ids=lambda unit: unit.stem)
 PERSONS = SYSTEMD / "user" / "llamaforge-worker.service"
 
 # Directive to the first systemd that knows it. Sources: systemd.directives(7), the "Added in
@@ -40,6 +42,7 @@ SINCE = {
     "ExecStart": 1,
     "ExecStartPre": 1,
     "Group": 1,
+    "InaccessiblePaths": 231,
     "KeyringMode": 235,
     "KillMode": 187,
     "LimitCORE": 1,
@@ -51,13 +54,16 @@ SINCE = {
     "LogRateLimitIntervalSec": 240,
     "LogsDirectory": 235,
     "LogsDirectoryMode": 235,
+    "MemoryDenyWriteExecute": 231,
     "NoNewPrivileges": 187,
     "NotifyAccess": 1,
     "OOMPolicy": 243,
+    "PrivateDevices": 209,
     "PrivateIPC": 248,
     "PrivateMounts": 239,
     "PrivateTmp": 1,
     "PrivateUsers": 232,
+    "ProtectClock": 245,
     "ProtectControlGroups": 232,
     "ProtectHome": 214,
     "ProtectHostname": 242,
@@ -67,6 +73,7 @@ SINCE = {
     "ProtectProc": 247,
     "ProtectSystem": 214,
     "ReadWritePaths": 231,
+    "RemoveIPC": 232,
     "Restart": 1,
     "RestartMaxDelaySec": 254,
     "RestartPreventExitStatus": 189,
@@ -133,13 +140,16 @@ def test_every_line_of_a_unit_is_a_comment_a_section_or_a_directive():
                 assert re.fullmatch(r"|#.*|\[[A-Z][a-z]+\]|[A-Za-z]+=.*", line), f"{file}: {line}"
 
 
-@pytest.mark.parametrize("file", [UNIT, PERSONS, SYSTEMD / "paths.conf"], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "file", [UNIT, COORDINATOR, PERSONS, SYSTEMD / "paths.conf"], ids=lambda file: str(file)[-32:]
+)
 def test_the_base_needs_no_newer_systemd_than_the_oldest(file):
     assert needs(file.read_text(encoding="utf-8")) <= OLDEST
 
 
-def test_newer_directives_stand_behind_the_gate_of_their_version():
-    folder = SYSTEMD / f"{UNIT.name}.d"
+@BOTH
+def test_newer_directives_stand_behind_the_gate_of_their_version(unit):
+    folder = SYSTEMD / f"{unit.name}.d"
     assert {file.name for file in folder.iterdir()} == set(GATED.values())
     for version, name in GATED.items():
         assert OLDEST < needs((folder / name).read_text(encoding="utf-8")) <= version
@@ -156,13 +166,35 @@ def test_an_unknown_line_in_the_base_would_be_noticed():
         needs("RestrictEverything=yes")
 
 
-def test_nothing_ends_the_worker_for_ever_but_a_wrong_setting():
-    says = dict(directives(UNIT.read_text(encoding="utf-8")))
+@BOTH
+def test_nothing_ends_a_service_for_ever_but_a_wrong_setting(unit):
+    says = dict(directives(unit.read_text(encoding="utf-8")))
     assert says["Restart"] == "always"
     assert says["StartLimitIntervalSec"] == "0"
     assert says["RestartPreventExitStatus"] == "78"
-    assert says["OOMPolicy"] == "continue"
+    assert says["OOMPolicy"] == ("continue" if unit is UNIT else "stop")
     assert says["KillMode"] == "mixed"
+
+
+def test_worker_and_coordinator_have_nothing_to_do_with_each_other():
+    """A restart of one must not touch the other, and neither may read the other's secrets."""
+    worker, coordinator = (dict(directives(unit.read_text())) for unit in (UNIT, COORDINATOR))
+    assert worker["User"] != coordinator["User"]
+    assert coordinator["StateDirectoryMode"] == coordinator["CacheDirectoryMode"] == "0700"
+    assert coordinator["UMask"] == "0077"
+    text = UNIT.read_text() + COORDINATOR.read_text()
+    for bond in ("PartOf", "BindsTo", "Requires", "Requisite", "PropagatesStopTo", "Conflicts"):
+        assert f"\n{bond}=" not in text
+
+
+@BOTH
+def test_no_core_dump_can_hold_a_key(unit):
+    assert dict(directives(unit.read_text()))["LimitCORE"] == "0"
+
+
+def test_people_at_the_coordinators_socket_keep_their_names():
+    """In a user name space of its own it would take everybody for `nobody`."""
+    assert "PrivateUsers" not in dict(directives(COORDINATOR.read_text()))
 
 
 def test_a_checkpoint_fits_into_the_time_to_stop():
@@ -179,9 +211,10 @@ def analyze() -> str:
     return program
 
 
-def test_the_exposure_is_at_most_two(analyze):
+@pytest.mark.parametrize(("unit", "most"), [(UNIT, 20), (COORDINATOR, 15)])
+def test_the_exposure_is_low(analyze, unit, most):
     done = subprocess.run(
-        [analyze, "security", "--offline=yes", "--threshold=20", "--no-pager", str(UNIT)],
+        [analyze, "security", "--offline=yes", f"--threshold={most}", "--no-pager", str(unit)],
         capture_output=True,
         text=True,
         check=False,
@@ -191,13 +224,14 @@ def test_the_exposure_is_at_most_two(analyze):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
 
 
-def test_systemd_has_nothing_to_say_against_the_unit(analyze, tmp_path):
+@BOTH
+def test_systemd_has_nothing_to_say_against_the_unit(analyze, tmp_path, unit):
     # The program need not be installed where this is tried.
     program = "/opt/llamaforge/current/bin/llamaforge"
-    text = UNIT.read_text(encoding="utf-8").replace(program, "/bin/sh")
-    (tmp_path / UNIT.name).write_text(text, encoding="utf-8")
+    text = unit.read_text(encoding="utf-8").replace(program, "/bin/sh")
+    (tmp_path / unit.name).write_text(text, encoding="utf-8")
     done = subprocess.run(
-        [analyze, "verify", "--man=no", str(tmp_path / UNIT.name)],
+        [analyze, "verify", "--man=no", str(tmp_path / unit.name)],
         capture_output=True,
         text=True,
         check=False,
