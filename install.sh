@@ -3,6 +3,7 @@
 #
 #     sudo ./install.sh                      everything, for the whole machine
 #     sudo ./install.sh -- --coordinator 192.168.1.10:29400 --token-file fleet.token
+#     sudo ./install.sh --coordinator        the fleet's coordinator on this machine, too
 #     ./install.sh --user                    without root: a service of your own
 #     sudo ./install.sh --rollback           back to the version before
 #
@@ -24,6 +25,8 @@ torch_choice=auto
 python=
 user_mode=no
 with_service=yes
+with_worker=yes
+with_coordinator=no
 dry_run=no
 now=no
 purge=no
@@ -37,12 +40,14 @@ Usage: install.sh [OPTIONS] [-- OPTIONS OF `llamaforge worker install`]
 
   --torch cpu|cuda|auto   which build of PyTorch; auto takes cuda where nvidia-smi sees a GPU
   --python PATH           interpreter to build on (3.10 to 3.14); by default the first that fits
-  --no-service            only the program, no worker service
+  --coordinator           the service of the fleet's coordinator, too; an update keeps it
+  --no-worker             no worker service, for a coordinator's host that trains nothing
+  --no-service            only the program, no service
   --user                  without root: a service of your own that lingers, less hardened
   --prefix DIR            instead of /opt/llamaforge
   --rollback              switch back to the version before
   --now                   restart a busy worker at once, whatever its job loses
-  --uninstall             remove the program and the service; state, settings and token stay
+  --uninstall             remove the program and its services; state, settings and token stay
   --purge                 with --uninstall: remove these, too
   --dry-run               only say what would be done
   -h, --help              this text
@@ -76,6 +81,8 @@ read_options() {
         shift
         ;;
       --no-service) with_service=no ;;
+      --no-worker) with_worker=no ;;
+      --coordinator) with_coordinator=yes ;;
       --user) user_mode=yes ;;
       --rollback | --uninstall)
         [[ $action =~ ^(install|${1#--})$ ]] ||
@@ -98,9 +105,27 @@ read_options() {
   if ((${#service_options[@]})); then
     [[ $action != uninstall ]] ||
       fail 2 "options after -- say how the service shall be, and --uninstall removes it" "leave them out"
-    [[ $with_service == yes ]] ||
-      fail 2 "options after -- say how the service shall be, and --no-service installs none" \
+    local without=
+    [[ $with_worker == yes ]] || without=--no-worker
+    [[ $with_service == yes ]] || without=--no-service
+    [[ -z $without ]] ||
+      fail 2 "options after -- say how the worker shall be, and $without installs none" \
         "leave out one or the other"
+  fi
+  if [[ $with_coordinator == yes ]]; then
+    [[ $action == install && $with_service$user_mode == yesno ]] ||
+      fail 2 "--coordinator installs a service of the machine" \
+        "leave out --user, --no-service, --rollback or --uninstall"
+  fi
+}
+
+# An update without options keeps what there is: on a coordinator's host no worker appears by itself.
+manifests=/var/lib/llamaforge-install
+remember_services() {
+  [[ $user_mode == no && $with_service == yes ]] || return 0
+  [[ ! -e $manifests/coordinator.json ]] || with_coordinator=yes
+  if [[ -e $manifests/coordinator.json && ! -e $manifests/manifest.json ]]; then
+    ((${#service_options[@]})) || with_worker=no
   fi
 }
 
@@ -448,12 +473,19 @@ install_service() {
     return 0
   fi
   mapfile -t flags < <(service_flags)
+  [[ $now == no ]] || flags+=(--now)
+  # The coordinator first: a worker of the same machine finds it there.
+  [[ $with_coordinator == no ]] || install_one coordinator "${flags[@]}"
+  [[ $with_worker == no ]] || install_one worker "${flags[@]}" "${service_options[@]}"
+}
+
+# install_one SERVICE OPTIONS…
+install_one() {
   if [[ $dry_run == yes ]]; then
-    say "  would run: llamaforge worker install ${flags[*]} ${service_options[*]@Q}"
+    say "  would run: llamaforge $1 install ${*:2}"
     return 0
   fi
-  [[ $now == no ]] || flags+=(--now)
-  "$prefix/current/bin/llamaforge" worker install "${flags[@]}" "${service_options[@]}" ||
+  "$prefix/current/bin/llamaforge" "$1" install "${@:2}" ||
     fail $? "the program is installed, the service is not as it should be (see above)" \
       "correct it and run this again; to the version before: $0 --rollback"
 }
@@ -461,7 +493,7 @@ install_service() {
 # A mistake in them is found before anything is switched. What reads the token from standard input
 # can't be asked twice.
 check_service_options() {
-  [[ $with_service == yes && $dry_run == no ]] && command -v systemctl >/dev/null || return 0
+  [[ $with_service$with_worker == yesyes && $dry_run == no ]] && command -v systemctl >/dev/null || return 0
   [[ " ${service_options[*]} " != *" - "* && " ${service_options[*]} " != *"=- "* ]] || return 0
   local flags=()
   mapfile -t flags < <(service_flags)
@@ -524,10 +556,11 @@ purge_what_is_left() {
       "${XDG_STATE_HOME:-$HOME/.local/state}/llamaforge" "${XDG_CACHE_HOME:-$HOME/.cache}/llamaforge"
     return
   fi
-  [[ ! -e /var/lib/llamaforge-install/manifest.json ]] ||
+  [[ ! -e $manifests/manifest.json && ! -e $manifests/coordinator.json ]] ||
     fail 1 "a service is installed, by a program that is not in $prefix" \
       "name its place with --prefix, or: sudo llamaforge worker install --uninstall --purge"
   act rm -rf /etc/llamaforge /var/{lib,cache,log}/llamaforge /run/llamaforge
+  act rm -rf /var/{lib,cache}/llamaforge-coordinator /run/llamaforge-coordinator
 }
 
 do_uninstall() {
@@ -537,6 +570,8 @@ do_uninstall() {
   [[ $purge == no ]] || flags+=(--purge)
   if [[ -x $prefix/current/bin/llamaforge ]]; then
     act "$prefix/current/bin/llamaforge" worker install --uninstall "${flags[@]}"
+    [[ $user_mode == yes || ! -e $manifests/coordinator.json ]] ||
+      act "$prefix/current/bin/llamaforge" coordinator install --uninstall "${flags[@]}"
   elif [[ ! -d $prefix/versions ]]; then
     say "note: there is no LlamaForge in $prefix"
     [[ $purge == no ]] || purge_what_is_left
@@ -554,4 +589,5 @@ do_uninstall() {
 
 read_options "$@"
 choose_places
+remember_services
 "do_$action"

@@ -41,6 +41,28 @@ def test_a_dry_run_says_everything_and_touches_nothing(tmp_path):
     assert not prefix.exists()
 
 
+@pytest.mark.skipif(shutil.which("systemctl") is None, reason="this machine has no systemd")
+@pytest.mark.skipif(
+    Path("/var/lib/llamaforge-install").exists(), reason="this machine has the service installed"
+)
+@pytest.mark.parametrize(
+    ("options", "services"),
+    [
+        ((), ["worker"]),
+        (("--coordinator",), ["coordinator", "worker"]),
+        (("--coordinator", "--no-worker"), ["coordinator"]),
+        (("--no-worker",), []),
+        (("--no-service",), []),
+    ],
+)
+def test_the_services_that_are_asked_for_are_installed(tmp_path, options, services):
+    where = ("--dry-run", "--torch", "cpu", "--prefix", str(tmp_path / "x"))
+    done = script(*where, *options)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if "would run: llamaforge" in line]
+    assert [line[3] for line in lines] == services
+
+
 def test_removing_takes_only_what_was_made_from_a_folder_that_holds_other_things(tmp_path):
     done = script("--uninstall", "--dry-run", "--prefix", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -109,6 +131,9 @@ def test_an_old_driver_is_refused_before_anything_is_downloaded(tmp_path):
         (("--rollback", "--uninstall", "--dry-run"), "contradict"),
         (("--uninstall", "--dry-run", "--", "--memory", "8G"), "--uninstall removes it"),
         (("--no-service", "--dry-run", "--", "--memory", "8G"), "--no-service installs none"),
+        (("--no-worker", "--dry-run", "--", "--memory", "8G"), "--no-worker installs none"),
+        (("--coordinator", "--no-service", "--dry-run"), "--coordinator installs a service"),
+        (("--coordinator", "--rollback", "--dry-run"), "--coordinator installs a service"),
         (("--rollback", "--dry-run", "--prefix", "/nowhere"), "/nowhere"),
         (("--dry-run", "--python", "/nowhere/python"), "/nowhere/python"),
     ],
