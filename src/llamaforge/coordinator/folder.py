@@ -13,8 +13,11 @@ from pathlib import Path, PurePosixPath
 from llamaforge.bundle import checkpoints
 from llamaforge.errors import IntegrityError, UserError
 from llamaforge.monitor import folder as monitor_folder
-from llamaforge.wire.api import Submission
+from llamaforge.spec.job import Job
+from llamaforge.spec.script import ScriptJob
 
+GOES_ON = sys.maxsize
+"""In place of a step: every line that stands in the folder is kept."""
 DRAW_SECONDS = 60.0
 """How long a picture may take."""
 
@@ -23,21 +26,30 @@ class JobFolder(monitor_folder.JobFolder):
     """A job's folder on the coordinator: what the job says, and the files that arrive.
 
     Args:
-        submission: the job and where its files go.
+        work: the job, or the script.
+        path: the folder.
+        checkpoint_dir: where its checkpoints go.
+        resumed: the step that training continues after; None when it starts anew; `GOES_ON` where
+            an earlier process of the coordinator kept it.
 
     Raises:
         UserError: a folder can't be made or written.
     """
 
-    def __init__(self, submission: Submission) -> None:
-        self.checkpoints = Path(submission.checkpoint_dir)
-        self._incoming = ("", Path())
-        """The checkpoint that arrives now and its partial folder."""
-        self._keep = submission.job.spec.keep_last
-        path = Path(submission.output_dir)
+    def __init__(
+        self,
+        work: Job | ScriptJob,
+        path: Path,
+        checkpoint_dir: Path,
+        *,
+        resumed: int | None,
+    ) -> None:
+        self.checkpoints = checkpoint_dir
+        self._keep = work.spec.keep_last if isinstance(work, Job) else 1
         try:
-            super().__init__(path, submission.job, resumed=submission.resume_step)
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            super().__init__(path, work, resumed=resumed)
+            if isinstance(work, Job):
+                self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as why:
             raise UserError(
                 f"the job's folder {path} can't be written: {why}",
@@ -77,14 +89,14 @@ class JobFolder(monitor_folder.JobFolder):
             IntegrityError: the name is not a checkpoint's.
             LlamaForgeError: the folder can't be made.
         """
-        self._incoming = (name, checkpoints.receive(self.checkpoints, name))
+        checkpoints.receive(self.checkpoints, name)
 
     async def checkpoint_file(
         self, name: str, relative: str, size: int, stream: AsyncIterator[bytes]
     ) -> None:
         """Takes one file of a checkpoint that has begun; `accept_checkpoint` verifies them all."""
-        expected, folder = self._incoming
-        if name != expected:
+        folder = checkpoints.arriving(self.checkpoints, name)
+        if not folder.is_dir():
             raise IntegrityError(f"checkpoint {name!r} was not announced")
         await receive_file(folder, relative, size, stream)
 

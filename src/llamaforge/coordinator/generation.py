@@ -5,7 +5,9 @@
         └───────────┴──────► ENDING ───────► (over)
 
 It hears what workers say, tells what to send through `send`, and knows a deadline; the conductor
-(`coordinator.conductor`) owns sockets and time.
+(`coordinator.conductor`) owns sockets and time. What it hears is written down
+(`coordinator.inputs`), so that a coordinator that was started again makes the same machine from the
+same inputs; what it then sends once more, workers know already and pass over.
 """
 
 from __future__ import annotations
@@ -14,18 +16,19 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Literal
 
-import msgspec
-
 from llamaforge.bundle.manifest import Manifest
 from llamaforge.coordinator import cause
 from llamaforge.coordinator.cause import Cause
 from llamaforge.coordinator.outcome import RESUME_HINT, Outcome, Setback
+from llamaforge.errors import LlamaForgeError, NoSpace
 from llamaforge.spec import ranks
 from llamaforge.spec.job import Job
+from llamaforge.spec.script import ScriptJob
 from llamaforge.spec.states import JobState
 from llamaforge.wire.messages import (
     CannotStart,
     FromCoordinator,
+    Peer,
     RankExited,
     Rendezvous,
     StartRanks,
@@ -61,18 +64,20 @@ class Generation:
     """The ranks of one generation and what has become of them.
 
     Args:
-        job: the job.
+        work: the job, or the script.
         number: counts from 1.
         manifest: the job's files.
         members: who runs which ranks.
         send: gives a node's worker a message.
         clock: seconds that only grow.
         stop_seconds: how long ranks may take to save a checkpoint and leave.
+        peers: the members as the others reach them, in the order of their ranks.
+        restarts: how often a script's ranks have been started again.
     """
 
     def __init__(
         self,
-        job: Job,
+        work: Job | ScriptJob,
         number: int,
         manifest: Manifest,
         members: tuple[NodeRanks, ...],
@@ -80,12 +85,17 @@ class Generation:
         send: Callable[[str, FromCoordinator], None],
         clock: Callable[[], float],
         stop_seconds: float,
+        peers: tuple[Peer, ...] = (),
+        restarts: int = 0,
     ) -> None:
-        self.job, self.number, self.manifest, self.members = job, number, manifest, members
+        self.work, self.number, self.manifest, self.members = work, number, manifest, members
+        self.peers, self.restarts = peers, restarts
+        self.clock = clock
+        """Seconds that only grow; replaced once old inputs have been heard again."""
         self.phase, self.reason = Phase.STARTING, "workers fetch files and start ranks"
         self.deadline: float | None = None
         """When to call `tick`."""
-        self._send, self._clock, self._stop_seconds = send, clock, stop_seconds
+        self._send, self._stop_seconds = send, stop_seconds
         self._alive: dict[int, str] = {
             rank: member.node
             for member in members
@@ -96,8 +106,8 @@ class Generation:
         self._busy: list[str] = []
         self._finished: ranks.Finished | None = None
         self._uploaded = False
-        self._trains = False
-        """Rank 0 has reported a metric."""
+        self.trains = False
+        """Whether rank 0 has reported a metric."""
         self._stop_reason = ""
         """Why the job should stop; empty when nobody wants its end."""
         self._leavers: dict[str, str] = {}
@@ -137,7 +147,10 @@ class Generation:
             self._send(
                 member.node,
                 StartRanks(
-                    job=self.job,
+                    job=self.work if isinstance(self.work, Job) else None,
+                    script=self.work if isinstance(self.work, ScriptJob) else None,
+                    peers=self.peers,
+                    restarts=self.restarts,
                     generation=self.number,
                     manifest=self.manifest,
                     first_rank=member.first_rank,
@@ -153,15 +166,17 @@ class Generation:
             return
         if isinstance(report, ranks.StoreReady) and rank == 0:
             self._introduce(report)
+            if isinstance(self.work, ScriptJob) and self.phase is Phase.STARTING:
+                self._enter(Phase.RUNNING, "the script runs")
         elif isinstance(report, ranks.Metric):
-            self._trains = True
+            self.trains = True
             if self.phase is Phase.STARTING:
                 self._enter(Phase.RUNNING, "ranks have met and train")
         elif isinstance(report, ranks.Finished) and rank == 0:
             self._finished = report
             if self.phase is not Phase.ENDING:
                 self._enter(Phase.FINISHING, "artifacts are on their way")
-        elif isinstance(report, ranks.Failed) and self._asked_to_leave and not self._trains:
+        elif isinstance(report, ranks.Failed) and self._asked_to_leave and not self.trains:
             self._dismiss(self.reason)  # there was nothing to save yet
         elif isinstance(report, ranks.Failed) and self._finished is None:
             self._fail(
@@ -236,7 +251,7 @@ class Generation:
             self._fail(Cause(node=node, rank=0, what=what, hint=hint))
             return
         self._uploaded = True
-        self.deadline = self._clock() + LEAVE_SECONDS
+        self.deadline = self.clock() + LEAVE_SECONDS
 
     def stop(self, reason: str) -> None:
         """Asks the ranks to save a checkpoint and leave; when asked again, ends them."""
@@ -257,18 +272,30 @@ class Generation:
             self._leavers[node] = why
             self._save_and_leave(f"{node} is leaving ({why})")
 
+    def regroup(self, why: str) -> None:
+        """Ranks save a checkpoint and leave, so that the job goes on with other members."""
+        self._leavers[""] = why
+        self._save_and_leave(why)
+
+    def hangs(self, rank: int, why: str, seconds: float) -> None:
+        """Nothing has moved for far too long, and this rank stopped first."""
+        node = self._nodes.get(rank)
+        if node is not None:
+            self._fail(cause.of_hang(node, rank, why, seconds=seconds))
+
     def end_now(self, reason: str) -> None:
         """Ends the ranks without a checkpoint."""
         self._stop_reason = self._stop_reason or reason
         self._dismiss(reason)
 
-    def folder_failed(self, what: str) -> None:
+    def folder_failed(self, what: str, *, full: bool = False) -> None:
         """The coordinator can't keep the job's results."""
-        self._fail(Cause(node="coordinator", what=f"failed: {what}"))
+        kind = NoSpace.__name__ if full else LlamaForgeError.__name__
+        self._fail(cause.of_error("coordinator", None, kind, what, user_error=False))
 
     def tick(self) -> None:
         """The deadline may have come."""
-        if self.deadline is None or self._clock() < self.deadline:
+        if self.deadline is None or self.clock() < self.deadline:
             return
         if self._causes and self.phase is not Phase.ENDING:
             self._end(str(cause.first(self._causes)).splitlines()[0])
@@ -277,7 +304,7 @@ class Generation:
         elif self.phase is Phase.FINISHING:
             self._tell_all("end", "the job is finished")
             self._enter(Phase.ENDING, "ranks that linger are being ended")
-            self.deadline = self._clock() + END_SECONDS
+            self.deadline = self.clock() + END_SECONDS
         else:
             self._given_up = True
 
@@ -304,6 +331,9 @@ class Generation:
             user_error=why.user_error,
             setback=why.setback,
             said=why.what,
+            failure=why.failure,
+            node=why.node,
+            full_disk=why.full_disk,
         )
 
     def _stopped(self, what: str, proof: dict[str, Any] | None) -> Outcome:
@@ -313,7 +343,9 @@ class Generation:
     def _gave_way(self, finished: ranks.Finished | None) -> Outcome:
         """Nobody wants the job's end, and nothing failed."""
         if self._leavers or self._busy:
-            left = ", ".join(f"{node} left ({why})" for node, why in self._leavers.items())
+            left = ", ".join(
+                f"{node} left ({why})" if node else why for node, why in self._leavers.items()
+            )
             proof = finished.proof if finished else None
             return Outcome(
                 state=None, reason=left or self.reason, proof=proof, setback=Setback.GAVE_WAY
@@ -330,7 +362,7 @@ class Generation:
         if self.phase not in (Phase.STARTING, Phase.RUNNING):
             return
         self._enter(Phase.STOPPING, f"{reason}; saving a checkpoint")
-        self.deadline = self._clock() + self._stop_seconds
+        self.deadline = self.clock() + self._stop_seconds
         self._tell_all("checkpoint", reason)
 
     def _dismiss(self, reason: str) -> None:
@@ -344,7 +376,7 @@ class Generation:
                 self._send(
                     member.node,
                     Rendezvous(
-                        job_id=self.job.id,
+                        job_id=self.work.id,
                         generation=self.number,
                         host=store.host,
                         port=store.port,
@@ -352,10 +384,11 @@ class Generation:
                 )
 
     def _add_lines(self, message: RankExited) -> bool:
-        """Adds the last lines to what the rank reported itself. Returns whether it had."""
+        """Adds its end to what the rank reported itself. Returns whether it had."""
         for place, known in enumerate(self._causes):
             if known.rank == message.rank:
-                self._causes[place] = msgspec.structs.replace(known, last_lines=message.last_lines)
+                end = (message.code, message.signal, message.last_lines)
+                self._causes[place] = cause.with_end(known, *end)
                 return True
         return False
 
@@ -379,18 +412,18 @@ class Generation:
             self._end(str(why).splitlines()[0])
         elif not self._waits_for_cause:
             self._waits_for_cause = True
-            self.deadline = self._clock() + CAUSE_SECONDS
+            self.deadline = self.clock() + CAUSE_SECONDS
 
     def _end(self, reason: str) -> None:
         if self.phase is Phase.ENDING:
             return
         self._enter(Phase.ENDING, reason)
-        self.deadline = self._clock() + END_SECONDS
+        self.deadline = self.clock() + END_SECONDS
         self._tell_all("end", reason)
 
     def _tell_all(self, how: Literal["checkpoint", "end"], reason: str) -> None:
         for node in dict.fromkeys(self._alive.values()):
-            self._send(node, StopRanks(job_id=self.job.id, how=how, reason=reason))
+            self._send(node, StopRanks(job_id=self.work.id, how=how, reason=reason))
 
     def _enter(self, phase: Phase, reason: str) -> None:
         self.phase, self.reason = phase, reason

@@ -14,12 +14,26 @@ from llamaforge.wire.updates import NodeRanks
 
 
 class History:
-    """Generations, oldest first."""
+    """Generations, oldest first.
 
-    def __init__(self) -> None:
-        self.versions: dict[str, Mapping[str, str]] = {}
+    Args:
+        entries: those of an earlier life of the coordinator.
+        versions: what each node that has taken part ran when it last did.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[dict[str, Any]] = (),
+        versions: Mapping[str, dict[str, str]] | None = None,
+    ) -> None:
+        self.versions: dict[str, dict[str, str]] = dict(versions or {})
         """What each node that has taken part ran when it last did."""
-        self._entries: list[dict[str, Any]] = []
+        self._entries = [dict(entry) for entry in entries]
+
+    @property
+    def entries(self) -> tuple[dict[str, Any], ...]:
+        """What is known of each generation, for the ledger."""
+        return tuple(dict(entry) for entry in self._entries)
 
     @property
     def number(self) -> int:
@@ -44,7 +58,7 @@ class History:
         step: int,
     ) -> None:
         """A generation starts after `step`."""
-        self.versions.update(versions)
+        self.versions |= {node: dict(of) for node, of in versions.items()}
         self._entries.append(
             {
                 "generation": number,

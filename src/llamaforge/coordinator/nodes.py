@@ -1,17 +1,24 @@
-"""The fleet's nodes: who is connected, what each does, and when one counts as lost."""
+"""The fleet's nodes: who is connected, what each does, and when one counts as lost.
+
+What is said here of a worker's session stands in the ledger with everything that follows from it,
+so a coordinator that was started again knows which frames of which worker it has had.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+
+import msgspec
 
 from llamaforge import __version__
-from llamaforge.coordinator.placement import Candidate, natural
-from llamaforge.spec.states import NodeState
-from llamaforge.wire.api import NodeStatus
+from llamaforge.coordinator.ledger.ledger import Ledger
+from llamaforge.coordinator.node import Node
+from llamaforge.coordinator.placement import natural
 from llamaforge.wire.messages import (
+    OLDEST,
     PROTOCOL,
     Busy,
     FromCoordinator,
@@ -23,96 +30,48 @@ from llamaforge.wire.messages import (
     Refusal,
     Welcome,
 )
-from llamaforge.wire.session import Session
 
 LONGEST_NAME = 255
 """Characters in a node's name; host names are no longer."""
+RECOVERY_GRACE = 60.0
+"""Seconds that workers have to come back to a coordinator that was started again: they dial with
+pauses of up to ten seconds, and a whole room may be booting."""
 
 log = logging.getLogger("llamaforge.coordinator")
-
-
-class Node:
-    """One worker process as the coordinator sees it, over as many websockets as it takes."""
-
-    def __init__(self, hello: Hello) -> None:
-        self.hello = hello
-        self.session: Session[FromCoordinator, FromWorker] = Session(FromWorker)
-        self.connection: object | None = None
-        """The websocket that carries the session now."""
-        self.state, self.reason, self.since = NodeState.READY, "", time.time()
-        self.ranks = 0
-        """Ranks that it was told to run."""
-        self.leaving = False
-        """Whether its worker was told to end."""
-
-    @property
-    def name(self) -> str:
-        """The node's name."""
-        return self.hello.node
-
-    @property
-    def ready(self) -> bool:
-        """Whether it can take part in a generation that starts now."""
-        return self.state is NodeState.READY and self.connection is not None
-
-    @property
-    def away(self) -> bool:
-        """Whether it is gone, or about to be, and may come back."""
-        silent = self.state is NodeState.READY and self.connection is None
-        return self.leaving or silent or self.state is NodeState.LOST
-
-    def enter(self, state: NodeState, reason: str = "", ranks: int = 0) -> None:
-        """Puts the node into a state."""
-        if (state, reason) != (self.state, self.reason):
-            self.since = time.time()
-        self.state, self.reason, self.ranks = state, reason, ranks
-
-    def candidate(self) -> Candidate:
-        """What placement needs to know."""
-        hello = self.hello
-        return Candidate(
-            name=hello.node, cores=hello.cores, ranks=hello.ranks, address=hello.address
-        )
-
-    def status(self) -> NodeStatus:
-        """What `llamaforge status` shows."""
-        away = self.connection is None and self.state is not NodeState.LOST
-        return NodeStatus(
-            name=self.name,
-            state=self.state,
-            reason=f"{self.reason} (connection broken)".strip() if away else self.reason,
-            since=self.since,
-            ranks=self.ranks,
-            cores=self.hello.cores,
-            memory=self.hello.memory,
-            address=self.hello.address,
-            peer_port=self.hello.peer_port,
-            versions=self.hello.versions,
-        )
 
 
 class Nodes:
     """The registry.
 
     Args:
-        coordinator: this coordinator's id, random per process.
+        fleet: this fleet's id.
+        process: this coordinator process's id.
         grace: seconds for which a node may be without a connection.
+        ledger: where it stands.
+        barrier: returns when all that the coordinator knows is durable.
         heard: told every message of a worker.
         lost: told when a node with or without ranks is gone for good.
         changed: told when a node may have become ready.
+        spared: whether a silent node's job goes on, as others can tell.
     """
 
     def __init__(
         self,
-        coordinator: str,
+        fleet: str,
+        process: str,
         grace: float,
+        ledger: Ledger,
         *,
+        barrier: Callable[[], Awaitable[None]],
         heard: Callable[[Node, FromWorker], None],
         lost: Callable[[Node], None],
         changed: Callable[[], None],
+        spared: Callable[[Node], bool] = lambda _: False,
     ) -> None:
-        self._coordinator, self._grace = coordinator, grace
+        self._fleet, self._process, self._grace = fleet, process, grace
+        self._ledger, self.durable = ledger, barrier
         self._heard, self._lost, self._changed = heard, lost, changed
+        self._spared = spared
         self._nodes: dict[str, Node] = {}
         self._clocks: dict[str, asyncio.TimerHandle] = {}
 
@@ -120,13 +79,31 @@ class Nodes:
         """All nodes, lost ones too, ordered by name."""
         return sorted(self._nodes.values(), key=lambda node: natural(node.name))
 
-    def ready(self) -> list[Node]:
-        """The nodes that wait for a job, ordered by name."""
-        return [node for node in self.all() if node.ready]
+    def get(self, name: str) -> Node | None:
+        """A node by its name."""
+        return self._nodes.get(name)
 
     def send(self, name: str, message: FromCoordinator) -> None:
         """Gives a node's worker a message; it arrives once the worker is connected."""
-        self._nodes[name].session.send(message)
+        node = self._nodes.get(name)
+        if node is not None:
+            node.session.send(message)
+
+    # ── coming and going ──────────────────────────────────────────────────────────────────────
+
+    def recover(self) -> None:
+        """Takes up the sessions that an earlier process had."""
+        rows = self._ledger.read("SELECT hello, received, ranks, job, reason FROM sessions")
+        for hello, received, ranks, job, gone in rows:
+            node = Node(
+                msgspec.json.decode(hello, type=Hello), received=received, barrier=self.durable
+            )
+            node.ranks, node.job, node.gone = ranks, job or "", gone or ""
+            self._nodes[node.name] = node
+            self._read_wishes(node)
+            node.changed()
+            if not node.gone:
+                self._wind(node, max(self._grace, RECOVERY_GRACE))
 
     def greet(self, hello: Hello) -> tuple[Node | None, Welcome | Refusal]:
         """Answers a worker's greeting.
@@ -139,22 +116,28 @@ class Nodes:
             return None, refusal
         resumed = (
             old is not None
-            and old.state is not NodeState.LOST
+            and not old.gone
             and old.hello.session == hello.session
-            and hello.coordinator == self._coordinator
+            and hello.coordinator == self._fleet
         )
         node = old if resumed and old is not None else self._begin(hello, old)
         node.hello = hello
+        self._keep(node)
         welcome = Welcome(
-            coordinator=self._coordinator, resumed=resumed, received=node.session.received
+            coordinator=self._fleet,
+            process=self._process,
+            resumed=resumed,
+            received=node.session.received,
         )
         return node, welcome
 
     def connect(self, node: Node, connection: object) -> None:
         """A websocket carries the node's session from now on."""
         node.connection = connection
+        node.heard = time.monotonic()
         if clock := self._clocks.pop(node.name, None):
             clock.cancel()
+        self._note(node)
         self._changed()
 
     def disconnect(self, node: Node, connection: object) -> None:
@@ -162,30 +145,104 @@ class Nodes:
         if node.connection is not connection:
             return
         node.connection = None
-        loop = asyncio.get_running_loop()
-        silent = f"its worker has not been heard of for {self._grace:g} s"
-        self._clocks[node.name] = loop.call_later(self._grace, self._give_up, node, silent)
+        if not node.gone:
+            self._wind(node, self._grace)
+        self._note(node)
+        self._changed()
 
     def take(self, node: Node, message: FromWorker) -> None:
         """A worker said something."""
+        node.heard = time.monotonic()
+        told = isinstance(message, Idle | Busy | Leaving | Left)
         if isinstance(message, Idle):
-            node.enter(NodeState.READY)
+            node.ranks, node.job, node.otherwise = 0, "", ""
         elif isinstance(message, Busy):
-            node.enter(NodeState.BUSY, message.reason)
+            node.otherwise = message.reason
         elif isinstance(message, Leaving):
-            node.leaving = True
-            node.enter(NodeState.BUSY, f"leaving: {message.reason}", node.ranks)
-        elif isinstance(message, Left):
-            self._give_up(node, "its worker was ended")
+            node.leaving = message.reason
         self._heard(node, message)
+        if isinstance(message, Left):
+            self.give_up(node, "its worker was ended")
+        self._keep(node) if told else self._count(node)
+        self._note(node)
         self._changed()
 
+    def give(self, node: Node, job: str, ranks: int = 0) -> None:
+        """Gives a node to a job, or with "" to nobody."""
+        node.job, node.ranks = job, ranks
+        self._keep(node)
+        self._note(node)
+
+    def give_up(self, node: Node, reason: str) -> None:
+        """A node is gone for good, with whatever ran there."""
+        if clock := self._clocks.pop(node.name, None):
+            clock.cancel()
+        if node.gone:
+            return
+        log.info("node %s is lost: %s", node.name, reason)
+        node.gone = reason
+        self._lost(node)
+        node.job, node.ranks, node.otherwise = "", 0, ""
+        self._keep(node)
+        self._note(node)
+        self._changed()
+
+    # ── what people wish ──────────────────────────────────────────────────────────────────────
+
+    def keep_off(self, node: Node, reason: str, *, by: str, draining: bool) -> None:
+        """No new job for this node from now on."""
+        node.kept_off, node.draining = reason, draining
+        self._write_wishes(node, by)
+
+    def allow(self, node: Node, *, by: str) -> None:
+        """Jobs for this node again."""
+        node.kept_off, node.draining = "", False
+        self._write_wishes(node, by)
+
+    def forget(self, node: Node, reason: str) -> None:
+        """A node that was removed from the fleet."""
+        self.give_up(node, reason)
+        self._nodes.pop(node.name, None)
+        self._ledger.write("DELETE FROM sessions WHERE node = ?", node.name)
+        self._changed()
+
+    def measured(self, node: Node, canary: str) -> None:
+        """A canary slice was computed on a node."""
+        if canary and canary != node.canary:
+            node.canary = canary
+            self._ledger.write("UPDATE nodes SET canary = ? WHERE name = ?", canary, node.name)
+
+    def _write_wishes(self, node: Node, by: str) -> None:
+        self._ledger.write(
+            "INSERT INTO nodes (name, since, removed, cordoned, draining, reason) "
+            "VALUES (?, ?, 0, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+            "cordoned = excluded.cordoned, draining = excluded.draining, reason = excluded.reason",
+            node.name,
+            time.time(),
+            int(bool(node.kept_off)),
+            int(node.draining),
+            node.kept_off,
+        )
+        self._note(node, by)
+        self._changed()
+
+    def _read_wishes(self, node: Node) -> None:
+        rows = self._ledger.read(
+            "SELECT cordoned, draining, reason, canary FROM nodes WHERE name = ?", node.name
+        )
+        for cordoned, draining, reason, canary in rows:
+            node.kept_off = (reason or "kept off") if cordoned else ""
+            node.draining, node.canary = bool(draining), canary or ""
+
+    # ── inside ────────────────────────────────────────────────────────────────────────────────
+
     def _refuse(self, hello: Hello, old: Node | None) -> Refusal | None:
-        if hello.protocol != PROTOCOL:
+        if hello.protocol < OLDEST or hello.oldest > PROTOCOL:
             theirs = hello.versions.get("llamaforge", "?")
+            older = "the worker" if hello.protocol < OLDEST else "the coordinator"
             return Refusal(
                 reason=f"worker speaks protocol {hello.protocol} (LlamaForge {theirs}), "
-                f"coordinator {PROTOCOL} (LlamaForge {__version__}): install the same on both"
+                f"coordinator {PROTOCOL} (LlamaForge {__version__}): update {older}"
             )
         if not hello.node.strip() or not hello.node.isprintable() or len(hello.node) > LONGEST_NAME:
             return Refusal(
@@ -199,20 +256,61 @@ class Nodes:
 
     def _begin(self, hello: Hello, old: Node | None) -> Node:
         """A new session; whatever the node's last one ran is lost."""
-        if old is not None and old.state is not NodeState.LOST:
-            self._give_up(old, "its worker was started anew")
-        node = self._nodes[hello.node] = Node(hello)
-        if hello.busy:
-            node.enter(NodeState.BUSY, hello.busy)
+        if old is not None:
+            self.give_up(old, "its worker was started anew")
+        node = self._nodes[hello.node] = Node(hello, barrier=self.durable)
+        node.otherwise = hello.busy
+        self._ledger.write(
+            "INSERT INTO nodes (name, since, removed, cordoned, draining, reason) "
+            "VALUES (?, ?, 0, 0, 0, '') ON CONFLICT (name) DO NOTHING",
+            node.name,
+            time.time(),
+        )
+        if old is not None:
+            node.kept_off, node.draining, node.canary = old.kept_off, old.draining, old.canary
+        else:
+            self._read_wishes(node)
         log.info("node %s joined (%d cores, %s)", node.name, hello.cores, hello.address or "?")
         return node
 
-    def _give_up(self, node: Node, reason: str) -> None:
+    def _wind(self, node: Node, seconds: float) -> None:
+        """Gives a node this long to come back."""
+        loop = asyncio.get_running_loop()
         if clock := self._clocks.pop(node.name, None):
             clock.cancel()
-        if node.state is NodeState.LOST:
+        self._clocks[node.name] = loop.call_later(seconds, self._silent, node, seconds)
+
+    def _silent(self, node: Node, seconds: float) -> None:
+        """Its time is up, unless its job's ranks show that they go on."""
+        if self._spared(node):
+            self._wind(node, self._grace)
             return
-        log.info("node %s is lost: %s", node.name, reason)
-        node.enter(NodeState.LOST, reason)
-        self._lost(node)
-        self._changed()
+        self.give_up(node, f"its worker has not been heard of for {seconds:g} s")
+
+    def _keep(self, node: Node) -> None:
+        """Writes a node's session down, with whatever its last message has brought about."""
+        self._ledger.write(
+            "INSERT OR REPLACE INTO sessions "
+            "(node, session, received, hello, state, reason, since, ranks, job) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            node.name,
+            node.hello.session,
+            node.session.received,
+            msgspec.json.encode(node.hello),
+            node.state.value,
+            node.gone,
+            node.since,
+            node.ranks,
+            node.job,
+        )
+
+    def _count(self, node: Node) -> None:
+        """Writes down how much of a node's session has arrived."""
+        self._ledger.write(
+            "UPDATE sessions SET received = ? WHERE node = ?", node.session.received, node.name
+        )
+
+    def _note(self, node: Node, by: str = "") -> None:
+        """An event, where the node's state or its reason has changed."""
+        if node.changed():
+            self._ledger.event("node", node.name, node.state.value, node.reason, by)

@@ -38,14 +38,21 @@ def as_submitted(submission: Submission) -> Start:
     )
 
 
-def newest(submission: Submission, store: BlobStore) -> Start:
+def newest(submission: Submission, folder: Path, store: BlobStore) -> Start:
     """What a later generation starts from. Reads and digests files, so it takes a while.
+
+    Args:
+        submission: the job; a script has no checkpoints that we know of.
+        folder: where its checkpoints are.
+        store: the coordinator's blobs.
 
     Raises:
         LlamaForgeError: the newest checkpoint is of another job, or can't be read.
     """
     submitted = as_submitted(submission)
-    found = resume.search(Path(submission.checkpoint_dir))
+    if submission.script is not None:
+        return submitted
+    found = resume.search(folder)
     notes = tuple(found.notes)
     if found.resume is None or found.resume.checkpoint.step < submitted.step:
         return msgspec.structs.replace(submitted, notes=notes)

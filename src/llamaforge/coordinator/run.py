@@ -1,4 +1,4 @@
-"""The coordinator's process: lock, token, port, fleet file; then it serves until it is told to end.
+"""The coordinator's process: lock, ledger, doors, fleet file; then it serves until told to end.
 
 llamaforge coordinator run --port 29400
 """
@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import secrets
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -23,21 +21,27 @@ from llamaforge import __version__
 from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator.board import Board
 from llamaforge.coordinator.configuration import Configuration
+from llamaforge.coordinator.doors import Doors
+from llamaforge.coordinator.gate import Gate
+from llamaforge.coordinator.joining import Joining
+from llamaforge.coordinator.ledger import Ledger
+from llamaforge.coordinator.members import Members
 from llamaforge.coordinator.server import Server
 from llamaforge.coordinator.service import Service
 from llamaforge.errors import FleetError, UserError
+from llamaforge.identity.authority import Authority
 from llamaforge.paths import writing_state
-from llamaforge.spec.fleet import CoordinatorSettings
 from llamaforge.systemd import unit
 from llamaforge.systemd.notify import Notify
 from llamaforge.wire import fleet_file
 from llamaforge.wire.api import Status
-from llamaforge.wire.auth import keep_token
 from llamaforge.wire.fleet_file import FleetFile
-from llamaforge.wire.listener import who_listens
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where to dial a coordinator on this machine that listens on every address."""
+
+SHOWN = 50
+"""Ended jobs that the status shows; `llamaforge jobs --all` lists those that are remembered."""
 
 log = logging.getLogger("llamaforge.coordinator")
 
@@ -69,95 +73,140 @@ async def run(configuration: Configuration, notify: Notify) -> None:
 
 
 async def _serve(configuration: Configuration, notify: Notify, path: Path) -> None:
-    settings = configuration.settings
+    """Takes up what an earlier process left, opens the doors, and works until it is told to end."""
+    settings, state = configuration.settings, path.parent
     ended = _ended_by_signal()
-    identity, started = secrets.token_hex(8), time.time()
-    with writing_state(path.parent):
-        token = keep_token(path.parent / "token")
-    streams = path.parent / "streams"
-    shutil.rmtree(streams, ignore_errors=True)  # of jobs that ended with an earlier coordinator
-    store = BlobStore(Path(settings.cache_dir) / "blobs")
-    board = Board(
-        streams,
-        identity,
-        store,
-        node_grace=settings.node_grace,
-        stop_seconds=settings.stop_seconds,
-        return_grace=settings.return_grace,
-    )
+    with writing_state(state):
+        authority = await asyncio.to_thread(Authority.open, state / "authority")
+    ledger = Ledger.open(state / "ledger.db")
+    try:
+        fleet, process = _fleet_id(ledger), secrets.token_hex(8)
+        store = BlobStore(Path(settings.cache_dir) / "blobs")
+        board = Board(
+            state,
+            fleet,
+            process,
+            ledger,
+            store,
+            node_grace=settings.node_grace,
+            stop_seconds=settings.stop_seconds,
+            return_grace=settings.return_grace,
+        )
+        board.recover()
+        coordinator = Coordinator(configuration, notify, path, authority, ledger, board, store)
+        await coordinator.run(fleet, ended)
+    finally:
+        with contextlib.suppress(OSError):  # what is not durable was told to nobody
+            ledger.close()
 
-    def status() -> Status:
-        return Status(
-            coordinator=identity,
-            version=__version__,
-            pid=os.getpid(),
-            started=started,
-            nodes=tuple(node.status() for node in board.nodes.all()),
-            jobs=tuple(job.status() for job in board.jobs()),
+
+class Coordinator:
+    """The parts of a coordinator that serve."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        notify: Notify,
+        path: Path,
+        authority: Authority,
+        ledger: Ledger,
+        board: Board,
+        store: BlobStore,
+    ) -> None:
+        self._settings, self._path, self._board = configuration.settings, path, board
+        self._ledger, self._authority = ledger, authority
+        self._started, self._fleet = time.time(), ""
+        self._doors = Doors(self._settings, authority)
+        members = Members(ledger)
+        members.on_out.append(self._sent_away)
+        joining = Joining(
+            authority,
+            ledger,
+            members,
+            address=self._doors.address,
+            connected=lambda name: bool((n := board.nodes.get(name)) and n.connection),
+        )
+        self._server = Server(board, store, Gate(members), joining, self.status)
+        self._service = Service(
+            configuration,
+            notify,
+            Path(self._settings.runtime_dir) if unit.runs_us(os.environ) else None,
+            status=self.status,
+            trouble=lambda: ledger.trouble,
         )
 
-    service = Service(
-        configuration,
-        notify,
-        Path(settings.runtime_dir) if unit.runs_us(os.environ) else None,
-        status=status,
-    )
-    await service.pause()
-    server = Server(board, store, token, status)
-    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        port = await _listen(runner, settings)
-        host = _LOOPBACK.get(settings.host, settings.host)
-        with writing_state(path.parent):
-            fleet_file.write(path, FleetFile(host=host, port=port, token=token, pid=os.getpid()))
-        log.info("listening on %s:%d; fleet file %s", settings.host, port, path)
-        if settings.host not in ("127.0.0.1", "::1", "localhost"):
-            log.info(
-                "a worker on another machine joins with --coordinator %s --token-file FILE, a copy "
-                "of %s",
-                *(_as_option(settings.host, port), path.parent / "token"),
-            )
-        parts: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(board.run()),
-            asyncio.ensure_future(service.run()),
-        ]
-        await asyncio.wait({*parts, ended}, return_when=asyncio.FIRST_COMPLETED)
-        for part in parts:
-            if part.done():
-                part.result()
-        service.ending(ended.result() if ended.done() else "its work is over")
-        for part in parts:
-            part.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await part
-    finally:
-        await runner.cleanup()
+    async def run(self, fleet: str, ended: asyncio.Future[str]) -> None:
+        """Serves until `ended`, or until a part breaks, which is raised."""
+        self._fleet = fleet
+        await self._service.pause()
+        runner = web.AppRunner(
+            self._server.app(), access_log=None, shutdown_timeout=1.0, handler_cancellation=True
+        )
+        await runner.setup()
+        try:
+            await self._doors.open(runner)
+            self._publish()
+            parts: list[asyncio.Future[Any]] = [
+                asyncio.ensure_future(self._board.run()),
+                asyncio.ensure_future(self._service.run()),
+                asyncio.ensure_future(self._doors.renew()),
+            ]
+            await asyncio.wait({*parts, ended}, return_when=asyncio.FIRST_COMPLETED)
+            for part in parts:
+                if part.done():
+                    part.result()
+            self._service.ending(ended.result() if ended.done() else "its work is over")
+            for part in parts:
+                part.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await part
+        finally:
+            self._doors.close()
+            await runner.cleanup()
+
+    def status(self) -> Status:
+        """The fleet as it is now."""
+        jobs = [job for job in self._board.jobs() if not job.state.final]
+        ended = [job for job in self._board.jobs() if job.state.final][-SHOWN:]
+        return Status(
+            coordinator=self._fleet,
+            version=__version__,
+            pid=os.getpid(),
+            started=self._started,
+            nodes=tuple(node.status() for node in self._board.nodes.all()),
+            jobs=tuple(job.status() for job in [*ended, *jobs]),
+        )
+
+    def _publish(self) -> None:
+        """Writes the fleet file, by which this machine's people and workers find the fleet."""
+        settings = self._settings
+        fleet = FleetFile(
+            host=_LOOPBACK.get(settings.host, settings.host),
+            port=self._doors.port,
+            pid=os.getpid(),
+            uid=os.geteuid(),
+            socket=str(self._doors.socket),
+            fleet=self._fleet,
+            authority=self._authority.fingerprint,
+        )
+        with writing_state(self._path.parent):
+            fleet_file.write(self._path, fleet)
+        log.info("listening on %s:%d; fleet file %s", settings.host, fleet.port, self._path)
+
+    def _sent_away(self, kind: str, name: str) -> None:
+        if kind == "node":
+            self._board.removed(name, "it was removed from the fleet")
 
 
-def _as_option(host: str, port: int) -> str:
-    """HOST:PORT, as a worker's --coordinator takes it."""
-    if host in _LOOPBACK:
-        return f"HOST:{port}"  # it listens on all addresses; which one is reached is not known
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _listen(runner: web.AppRunner, settings: CoordinatorSettings) -> int:
-    """Binds the port. Returns the one that was bound."""
-    try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
-    except OSError as why:
-        if why.errno != errno.EADDRINUSE:
-            raise UserError(
-                f"can't listen on {settings.host}:{settings.port}: {why.strerror}",
-                hint="choose another --host or --port",
-            ) from why
-        owner = who_listens(settings.port)
-        raise UserError(
-            f"port {settings.port} is in use{f' by {owner}' if owner else ''}",
-            hint="choose another one with --port, or 0 for any free one",
-        ) from why
-    return int(runner.addresses[0][1])
+def _fleet_id(ledger: Ledger) -> str:
+    """This fleet's id: made once, the same in every process of its coordinator."""
+    rows = ledger.read("SELECT value FROM meta WHERE key = 'fleet'")
+    if rows:
+        return str(rows[0][0])
+    fleet = secrets.token_hex(8)
+    ledger.write("INSERT INTO meta (key, value) VALUES ('fleet', ?)", fleet)
+    ledger.flush()
+    return fleet
 
 
 def _ended_by_signal() -> asyncio.Future[str]:

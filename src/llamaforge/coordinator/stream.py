@@ -1,15 +1,19 @@
-"""A job's stream of updates, kept in a file so that neither a long job nor a late client hurts."""
+"""A job's stream of updates, kept in a file so that neither a long job nor a late client hurts.
+
+Followers see a line only once it is durable: what they have seen stays true when the coordinator is
+started again, and the next line has the next number.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path
 
 import msgspec
 
+from llamaforge.coordinator.ledger.ledger import Ledger
 from llamaforge.wire.updates import Ended, JobUpdate, Numbered
 
 
@@ -17,79 +21,98 @@ class JobStream:
     """Appends updates and lets any number of clients read them from any position.
 
     Args:
-        path: the file, one JSON `Numbered` a line; replaced when it exists.
+        path: the file, one JSON `Numbered` a line; one that exists is gone on with.
+        ledger: makes it durable.
+        barrier: returns when all that was added is durable.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ledger: Ledger, barrier: Callable[[], Awaitable[None]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.length = 0
+        self.path = path
+        self._file = ledger.file(path)
+        self._barrier = barrier
+        self.length, last = _count(path)
         """Updates so far."""
-        self.ended = False
-        self._path = path
-        self._file = path.open("wb", buffering=0)
-        self._size = 0
-        self._last = b""
-        """The end, where the disk did not take it."""
+        self.ended = isinstance(last, Ended)
         self._more = asyncio.Event()
 
     def add(self, update: JobUpdate) -> None:
-        """Adds an update; after `Ended`, which followers get even on a full disk, none is added.
+        """Adds an update; after `Ended` none is added.
 
         Raises:
             OSError: the disk is full or refuses; the stream goes on without this update.
         """
         if self.ended:
             return
-        line = msgspec.json.encode(Numbered(number=self.length, update=update)) + b"\n"
-        if isinstance(update, Ended):
-            self._end(line)
-        else:
-            self._write(line)
+        self._file.append(msgspec.json.encode(Numbered(number=self.length, update=update)) + b"\n")
         self.length += 1
+        if isinstance(update, Ended):
+            self.ended = True
+            self._file.close()
         self._more.set()
         self._more = asyncio.Event()
 
-    def _end(self, line: bytes) -> None:
-        try:
-            self._write(line)
-        except OSError:
-            self._last = line
-        self.ended = True
+    def close(self) -> None:
+        """Closes the file; the stream may be read on."""
         self._file.close()
-
-    def _write(self, line: bytes) -> None:
-        """Appends a whole line or nothing."""
-        if self._file.write(line) != len(line):
-            self._file.truncate(self._size)
-            self._file.seek(self._size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        self._size += len(line)
 
     def remove(self) -> None:
         """Deletes the file; readers that have it open read on."""
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+        self._file.remove()
 
-    async def read(self, position: int, beat: float) -> AsyncIterator[bytes]:
+    async def read(
+        self, position: int, beat: float, kinds: Collection[str] = ()
+    ) -> AsyncIterator[bytes]:
         """The stream's lines from `position` on, as they come, until it has ended.
 
         Args:
             position: number of the first update that is wanted.
             beat: seconds of silence after which an empty line is given.
+            kinds: only updates with these tags; all when empty.
         """
-        with self._path.open("rb") as file:
-            for _ in range(min(position, self.length)):
-                file.readline()
+        wanted = tuple(b'"update":{"type":"%s"' % kind.encode() for kind in kinds)
+        with self.path.open("rb") as file:
+            left = position
             while True:
-                more = self._more
-                while (line := file.readline()).endswith(b"\n"):
-                    yield line
-                file.seek(-len(line), os.SEEK_CUR)  # half a line, which is taken back
-                if self.ended:
-                    if self._last:
-                        yield self._last
-                    return
-                try:
-                    await asyncio.wait_for(more.wait(), beat)
-                except asyncio.TimeoutError:
+                more, ended, length = self._more, self.ended, self.length
+                if not await self._durable(beat):
                     yield b"\n"
+                    continue
+                while file.tell() < self._file.durable:
+                    line = file.readline()
+                    if not line.endswith(b"\n"):  # half a line, which is taken back
+                        file.seek(-len(line), os.SEEK_CUR)
+                        break
+                    left -= 1
+                    if left < 0 and (not wanted or any(tag in line[:80] for tag in wanted)):
+                        yield line
+                if ended and length == self.length:
+                    return
+                if not await _within(more.wait(), beat):
+                    yield b"\n"
+
+    async def _durable(self, beat: float) -> bool:
+        """Whether all that was added is durable; False where that takes long (a full disk)."""
+        return await _within(self._barrier(), beat)
+
+
+async def _within(what: Awaitable[object], seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(what, seconds)
+    except asyncio.TimeoutError:
+        return False
+    return True
+
+
+def _count(path: Path) -> tuple[int, JobUpdate | None]:
+    """How many updates a file holds, and the last one."""
+    last, count = b"", 0
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                last, count = line, count + 1
+    except FileNotFoundError:
+        return 0, None
+    if not last:
+        return 0, None
+    return count, msgspec.json.decode(last, type=Numbered).update

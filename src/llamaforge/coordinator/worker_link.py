@@ -9,11 +9,13 @@ import logging
 import msgspec
 from aiohttp import WSMsgType, web
 
-from llamaforge.coordinator.nodes import Node, Nodes
-from llamaforge.wire.messages import FRAME_LIMIT, Hello, Welcome
+from llamaforge.coordinator.gate import CALLER, Caller
+from llamaforge.coordinator.node import Node
+from llamaforge.coordinator.nodes import Nodes
+from llamaforge.wire.messages import FRAME_LIMIT, Hello, Refusal, Welcome
 
-HEARTBEAT = 4.0
-"""Seconds between pings; a peer that doesn't answer within half of that is gone."""
+HEARTBEAT = 3.0
+"""Seconds between pings; a peer that doesn't answer within half of that is disconnected."""
 GREETING_SECONDS = 10.0
 
 log = logging.getLogger("llamaforge.coordinator")
@@ -30,13 +32,26 @@ async def serve_worker(request: web.Request, nodes: Nodes) -> web.WebSocketRespo
         log.info("%s sent no greeting: %s", request.remote, why)
         await socket.close()
         return socket
+    caller: Caller = request[CALLER]
+    if caller.kind != "node" or caller.name != hello.node:
+        why = f"{caller} can't be the worker of node {hello.node[:80]!r}"
+        await _say(socket, Refusal(reason=why))
+        await socket.close()
+        return socket
     node, answer = nodes.greet(hello)
-    await socket.send_str(msgspec.json.encode(answer).decode())
+    await nodes.durable()
+    await _say(socket, answer)
     if node is None or not isinstance(answer, Welcome):
         await socket.close()
         return socket
-    await _carry(socket, nodes, node, hello.received if answer.resumed else 0)
+    goes_on = answer.resumed and hello.process == answer.process
+    await _carry(socket, nodes, node, hello.received if goes_on else 0)
     return socket
+
+
+async def _say(socket: web.WebSocketResponse, answer: Welcome | Refusal) -> None:
+    with contextlib.suppress(ConnectionError):
+        await socket.send_str(msgspec.json.encode(answer).decode())
 
 
 async def _carry(

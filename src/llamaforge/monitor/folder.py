@@ -21,6 +21,7 @@ from llamaforge.monitor.events import Events
 from llamaforge.monitor.metrics import Metrics
 from llamaforge.monitor.tensorboard import TensorBoard
 from llamaforge.spec.job import Job
+from llamaforge.spec.script import ScriptJob
 
 JOB = "job.yaml"
 EVENTS = "events.jsonl"
@@ -33,7 +34,7 @@ class JobFolder:
 
     Args:
         path: the folder; made when missing.
-        job: the job.
+        job: the job, or the script.
         resumed: the step that training continues after; None when it starts anew.
 
     Raises:
@@ -43,7 +44,7 @@ class JobFolder:
             not installed.
     """
 
-    def __init__(self, path: Path, job: Job, *, resumed: int | None) -> None:
+    def __init__(self, path: Path, job: Job | ScriptJob, *, resumed: int | None) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         self._claim = _claim(path, job)
@@ -53,14 +54,13 @@ class JobFolder:
             os.close(self._claim)
             raise
 
-    def _open(self, path: Path, job: Job, resumed: int | None) -> None:
+    def _open(self, path: Path, job: Job | ScriptJob, resumed: int | None) -> None:
         text = yaml.safe_dump(msgspec.to_builtins(job), sort_keys=False, allow_unicode=True)
         write_whole(path / JOB, text.encode())
         self._metrics = Metrics(path / plot.METRICS, after=resumed)
         self._events = Events(path / EVENTS)
-        self._board = (
-            TensorBoard(path / TENSORBOARD, after=resumed) if job.spec.tensorboard else None
-        )
+        drawn = isinstance(job, Job) and job.spec.tensorboard
+        self._board = TensorBoard(path / TENSORBOARD, after=resumed) if drawn else None
 
     def metric(self, line: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl."""
@@ -104,7 +104,7 @@ class JobFolder:
                 self._claim = -1
 
 
-def _claim(folder: Path, job: Job) -> int:
+def _claim(folder: Path, job: Job | ScriptJob) -> int:
     """Makes sure that no other job writes, or has written, into the folder.
 
     Two commands may have found it empty at the same moment.

@@ -1,8 +1,12 @@
 """Numbered frames over websockets that come and go: nothing lost, nothing twice, in order.
 
-A session is a worker process and a coordinator process. When its websocket breaks, both keep the
+A session is a worker process and a fleet's coordinator. When its websocket breaks, both keep the
 frames that the other has not acknowledged; the greeting on the next websocket says how far each
 side had received, and the rest is sent again.
+
+A coordinator that was started again takes the session up where its ledger has it: it knows what it
+had received, since it acknowledges nothing that is not durable, and numbers its own frames from 1
+again (`restart` on the worker's side); whatever it had ordered it orders once more.
 
 Frames are acknowledged by the frames that go the other way, and by a bare one (number 0) after
 every `ACK_EVERY` frames received.
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -47,16 +52,26 @@ class Session(Generic[Said, Heard]):
 
     Args:
         heard: the type (usually a union of tagged structs) of the messages received.
+        received: number of the last frame that arrived before this process began.
+        barrier: returns when all that this side knows now is durable; nothing is written, and
+            nothing acknowledged, before it has.
     """
 
-    def __init__(self, heard: Any) -> None:
-        self.received = 0
+    def __init__(
+        self,
+        heard: Any,
+        *,
+        received: int = 0,
+        barrier: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.received = received
         """Number of the last frame that arrived."""
+        self._barrier = barrier
         self._sent = 0
         self._written = 0
         self._kept: deque[Frame] = deque()
         """Frames that the other side has not acknowledged."""
-        self._acknowledged = 0
+        self._acknowledged = received
         """Last frame that this side has acknowledged."""
         self._wake = asyncio.Event()
         self._frames = msgspec.json.Decoder(Frame)
@@ -111,19 +126,28 @@ class Session(Generic[Said, Heard]):
         self._written = peer_received
         while True:
             self._wake.clear()
-            for frame in [kept for kept in self._kept if kept.number > self._written]:
-                await self._put(pipe, frame)
+            received = self.received
+            frames = [kept for kept in self._kept if kept.number > self._written]
+            owes = received - self._acknowledged >= ACK_EVERY
+            if self._barrier is not None and (frames or owes):
+                await self._barrier()
+            for frame in frames:
+                await self._put(pipe, frame, received)
                 self._written = frame.number
-            if self.received - self._acknowledged >= ACK_EVERY:
-                await self._put(pipe, Frame())
+            if received - self._acknowledged >= ACK_EVERY:
+                await self._put(pipe, Frame(), received)
             await self._wake.wait()
+
+    def restart(self) -> None:
+        """The other side is a new process, which counts its frames from 1 again."""
+        self.received = self._acknowledged = 0
 
     def _forget(self, received: int) -> None:
         while self._kept and self._kept[0].number <= received:
             self._kept.popleft()
 
-    async def _put(self, pipe: Pipe, frame: Frame) -> None:
-        self._acknowledged = self.received
+    async def _put(self, pipe: Pipe, frame: Frame, received: int) -> None:
+        self._acknowledged = received
         await pipe.send_bytes(
-            msgspec.json.encode(msgspec.structs.replace(frame, received=self.received))
+            msgspec.json.encode(msgspec.structs.replace(frame, received=received))
         )

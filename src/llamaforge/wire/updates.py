@@ -41,6 +41,8 @@ class GenerationStarted(msgspec.Struct, frozen=True, kw_only=True, tag="generati
     nodes: tuple[NodeRanks, ...]
     after: int = 0
     """Committed steps that it starts from; lines of later steps are void and come again."""
+    time: float = 0.0
+    """Unix time in seconds."""
 
 
 class MetricLine(msgspec.Struct, frozen=True, kw_only=True, tag="metric"):
@@ -55,6 +57,8 @@ class NoteLine(msgspec.Struct, frozen=True, kw_only=True, tag="note"):
     kind: str
     text: str
     fields: dict[str, Any] = {}
+    time: float = 0.0
+    """Unix time in seconds."""
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
@@ -80,6 +84,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     """The job's folder on the coordinator's host."""
     proof: dict[str, Any] | None = None
     """proof.json of a finished or stopped job."""
+    failure: str = ""
+    """Class of a failure (`spec.states.FailureClass`); empty where it did not fail."""
 
 
 JobUpdate = StateChanged | GenerationStarted | MetricLine | NoteLine | LogLine | Ended
