@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from pathlib import Path
 
 import msgspec
 
@@ -71,14 +70,13 @@ def pack(seen: Seen) -> bytes:
     return _LAYOUT.pack(seen.step, seen.phase, seen.waits, seen.at)
 
 
-def read(path: Path) -> Seen | None:
-    """What a rank wrote last; None where it has written nothing that can be understood.
+def parse(raw: bytes) -> Seen | None:
+    """The inverse of `pack`; None for what can't be understood.
 
-    The file is the rank's own: whatever stands in it is data of a stranger.
+    The file is the rank's own: whatever stands in it is the word of a stranger.
     """
     try:
-        with path.open("rb") as file:
-            step, phase, waits, at = _LAYOUT.unpack(file.read(BYTES))
+        step, phase, waits, at = _LAYOUT.unpack(raw)
         return Seen(step=step, phase=Phase(phase), waits=bool(waits), at=at)
-    except (OSError, ValueError, struct.error):
+    except (ValueError, struct.error):
         return None
