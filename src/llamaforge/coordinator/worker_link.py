@@ -34,8 +34,8 @@ async def serve_worker(request: web.Request, nodes: Nodes) -> web.WebSocketRespo
         return socket
     caller: Caller = request[CALLER]
     if caller.kind != "node" or caller.name != hello.node:
-        why = f"{caller} can't be the worker of node {hello.node[:80]!r}"
-        await _say(socket, Refusal(reason=why))
+        refusal = f"{caller} can't be the worker of node {hello.node[:80]!r}"
+        await _say(socket, Refusal(reason=refusal))
         await socket.close()
         return socket
     node, answer = nodes.greet(hello)
