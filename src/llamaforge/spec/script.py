@@ -10,6 +10,9 @@ import msgspec
 
 from llamaforge.spec.wishes import Wishes
 
+CODE = "code"
+"""Folder of a bundle below which the script's folder travels."""
+
 
 class ScriptJob(msgspec.Struct, frozen=True, kw_only=True):
     """A script and how it is run."""
@@ -20,6 +23,10 @@ class ScriptJob(msgspec.Struct, frozen=True, kw_only=True):
     """The script (a path inside `code/`, or `-m` and a module) and its arguments."""
     environment: dict[str, str] = {}
     """Added to the ranks' environment."""
+    executable: tuple[str, ...] = ()
+    """Files below `code/` that may be run as programs."""
+    links: dict[str, str] = {}
+    """Symbolic links below `code/` and what they point to, which is inside it as well."""
     wishes: Wishes = Wishes()
     max_restarts: int = 3
     """How often all ranks are started again after one has failed."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from llamaforge.spec.fleet import WorkerSettings
@@ -14,13 +14,17 @@ from llamaforge.spec.ranks import Progress
 from llamaforge.wire.messages import (
     Busy,
     CannotStart,
+    DumpStacks,
     FromCoordinator,
     Hello,
     Idle,
     Leaving,
     Left,
+    Preflight,
     Rendezvous,
+    Roster,
     StartRanks,
+    StopRanks,
 )
 from llamaforge.worker import facts
 from llamaforge.worker.busy import BusyLock
@@ -29,6 +33,7 @@ from llamaforge.worker.link import Link
 from llamaforge.worker.memory import trim_memory
 from llamaforge.worker.node_job import NodeJob
 from llamaforge.worker.rank_runner import RankRunner
+from llamaforge.worker.script_job import NodeScript
 
 END_SECONDS = 10.0
 """How long ranks that are ended, and transfers, may take; ranks are killed before."""
@@ -68,6 +73,8 @@ class FleetJobs:
         self._job: NodeJob | None = None
         self._running: asyncio.Task[None] | None = None
         self._left = False
+        self._beside: set[asyncio.Future[None]] = set()
+        """What is done for the coordinator beside a job; kept, since nobody waits for it."""
         self.count = 0
         """Jobs since the start."""
         self.link = Link(settings, hello=self._hello, heard=self._heard, abandoned=self._abandoned)
@@ -140,12 +147,23 @@ class FleetJobs:
     def _heard(self, message: FromCoordinator) -> None:
         if isinstance(message, StartRanks):
             self._start(message)
+        elif isinstance(message, Preflight | Roster):
+            pass
         elif self._job is None or self._job.job_id != message.job_id:
             return
         elif isinstance(message, Rendezvous):
             self._job.rendezvous(message)
-        else:
+        elif isinstance(message, DumpStacks):
+            self._aside(self._job.tell_stacks())
+        elif isinstance(message, StopRanks):
             self._job.stop(message.how, message.reason)
+
+    def _aside(self, work: Coroutine[None, None, None]) -> None:
+        """Does something while jobs go on; an error in it is a bug, and is told."""
+        doing = asyncio.ensure_future(work)
+        self._beside.add(doing)
+        doing.add_done_callback(self._beside.discard)
+        doing.add_done_callback(_tell_of_bug)
 
     def _start(self, order: StartRanks) -> None:
         target = self.link.target
@@ -162,7 +180,7 @@ class FleetJobs:
             return
         self.count += 1
         settings = self._settings()
-        self._job = NodeJob(
+        self._job = (NodeScript if order.script else NodeJob)(
             order,
             node=settings.name,
             address=self.link.address,
@@ -201,3 +219,8 @@ class FleetJobs:
             return
         elif self._job is None and not holder.startswith("job "):
             self.link.send(Busy(reason=holder))
+
+
+def _tell_of_bug(done: asyncio.Future[None]) -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        log.error("what the coordinator asked for could not be done", exc_info=error)

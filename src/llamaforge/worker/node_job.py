@@ -20,21 +20,27 @@ from llamaforge.spec.fleet import NETWORK_TIMEOUT
 from llamaforge.spec.ranks import Assignment
 from llamaforge.systemd import journal
 from llamaforge.wire.messages import (
+    Beat,
     CannotStart,
     FromWorker,
     RankExited,
     RankLog,
     RankSaid,
     Rendezvous,
+    Stacks,
     StartRanks,
 )
+from llamaforge.worker import stacks
 from llamaforge.worker.coordinator_http import CoordinatorHttp
 from llamaforge.worker.oom_kills import OomKills
+from llamaforge.worker.pulse import Pulse
 from llamaforge.worker.rank_runner import Exit, Rank, RankRunner
 from llamaforge.worker.uploads import Uploads
 
 KILL_SECONDS = 5.0
 """Between SIGTERM and SIGKILL when ranks are ended."""
+BEAT_SECONDS = 1.0
+"""Between two looks at whether the ranks move."""
 STORE_SECONDS = 300.0
 """How long rank 0 may take to open the store at which all meet: it imports torch before that."""
 
@@ -80,6 +86,7 @@ class NodeJob:
         self._fetched: tuple[Entry, ...] = ()
         self._ranks: dict[int, Rank] = {}
         self._oom_kills = OomKills()
+        self._pulse = Pulse(self._folder)
         self._store_at: ranks.Rendezvous | None = None
         self._stopping = ""
         self._preparing: asyncio.Task[None] | None = None
@@ -148,6 +155,15 @@ class NodeJob:
         for rank in self._ranks.values():
             rank.kill()
 
+    async def tell_stacks(self) -> None:
+        """Tells the coordinator where each rank stands."""
+        found = await stacks.gather(self._folder, self._pids)
+        self._send(Stacks(job_id=self.job_id, generation=self._order.generation, ranks=found))
+
+    @property
+    def _pids(self) -> dict[int, int]:
+        return {number: rank.pid for number, rank in self._ranks.items()}
+
     # ── before the ranks ──────────────────────────────────────────────────────────────────────
 
     async def _prepared(self) -> bool:
@@ -175,6 +191,9 @@ class NodeJob:
         self._fetched = await self._http.fetch_missing(self._order.manifest, self._store)
         size = sum(entry.size for entry in self._fetched) / 1e6
         log.info("job %s: %.1f MB fetched", self.job_id, size, extra=self.fields())
+        await self._lay_out()
+
+    async def _lay_out(self) -> None:
         bundle = self._folder / "bundle"
         await asyncio.to_thread(self._store.lay_out, self._order.manifest, bundle)
 
@@ -213,7 +232,25 @@ class NodeJob:
         else:
             said = f"job {self.job_id}: ranks {numbers[0]} to {numbers[-1]} run"
             log.info(said, extra=self.fields())
-        await asyncio.gather(*(self._wait(number, rank) for number, rank in self._ranks.items()))
+        beating = asyncio.ensure_future(self._beat())
+        try:
+            ends = (self._wait(number, rank) for number, rank in self._ranks.items())
+            await asyncio.gather(*ends)
+        finally:
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        """Tells the coordinator, for as long as ranks move, that they do."""
+        told = -1
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            step = self.progress.step if self.progress else None
+            if step is None:
+                continue  # the ranks have not met: how long that takes says nothing of a step
+            if self._pulse.moved(self._pids) or step != told:
+                generation = self._order.generation
+                self._send(Beat(job_id=self.job_id, generation=generation, step=step))
+                told = step
 
     async def _start(self, number: int) -> None:
         rank = await self._runner.start(
@@ -233,6 +270,7 @@ class NodeJob:
 
     def _assignment(self, number: int) -> Assignment:
         order = self._order
+        assert order.job is not None
         return Assignment(
             job=order.job,
             generation=order.generation,
@@ -248,7 +286,7 @@ class NodeJob:
         )
 
     async def _wait(self, number: int, rank: Rank) -> None:
-        end = await rank.wait()
+        end = await self._end_of(number, rank)
         memory = self._short_of_memory(end)
         how = f"exit code {end.code}" if end.signal is None else f"signal {end.signal}"
         said = f"job {self.job_id}: rank {number} ended ({how})"
@@ -268,6 +306,10 @@ class NodeJob:
                 memory=memory,
             )
         )
+
+    async def _end_of(self, number: int, rank: Rank) -> Exit:  # noqa: ARG002
+        """Waits until a rank is gone."""
+        return await rank.wait()
 
     def _short_of_memory(self, end: Exit) -> str:
         killed = end.signal == signal.SIGKILL and not end.ordered

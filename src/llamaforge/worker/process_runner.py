@@ -98,11 +98,12 @@ class ProcessRunner:
         folder: Path,
         *,
         cwd: Path,
+        defaults: Mapping[str, str],
         environment: Mapping[str, str],
         on_line: Callable[[str], None],
     ) -> RankProcess:
         """Starts one rank of a script; see `RankRunner.start_script`."""
-        given = {**self._environment, **environment}
+        given = {**defaults, **self._environment, **environment}
         process, output = await self._spawn(arguments, [folder], environment=given, cwd=cwd)
         return RankProcess(process, output, on_line)
 

@@ -79,6 +79,7 @@ class RankRunner(Protocol):
         folder: Path,
         *,
         cwd: Path,
+        defaults: Mapping[str, str],
         environment: Mapping[str, str],
         on_line: Callable[[str], None],
     ) -> Rank:
@@ -88,7 +89,8 @@ class RankRunner(Protocol):
             arguments: after `python -u`.
             folder: of the job; the only one, besides caches, that it may write to.
             cwd: its working directory.
-            environment: added to that of any rank.
+            defaults: variables where any rank's environment has none.
+            environment: variables that go over it.
             on_line: told every line of its standard output and error.
 
         Raises:
