@@ -423,7 +423,10 @@ class Generation:
 
     def _tell_all(self, how: Literal["checkpoint", "end"], reason: str) -> None:
         for node in dict.fromkeys(self._alive.values()):
-            self._send(node, StopRanks(job_id=self.work.id, how=how, reason=reason))
+            order = StopRanks(
+                job_id=self.work.id, generation=self.number, how=how, reason=reason
+            )
+            self._send(node, order)
 
     def _enter(self, phase: Phase, reason: str) -> None:
         self.phase, self.reason = phase, reason

@@ -347,6 +347,8 @@ class StopRanks(msgspec.Struct, frozen=True, kw_only=True, tag="stop_ranks"):
     """End a job's ranks here: after a checkpoint, or at once (SIGTERM, then SIGKILL)."""
 
     job_id: str
+    generation: int | None = None
+    """Whose ranks; None: those of any."""
     how: Literal["checkpoint", "end"]
     reason: str
 
