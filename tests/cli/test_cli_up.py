@@ -16,8 +16,8 @@ import pytest
 
 from fleet_rig import alive, cmdline, pids
 from llamaforge.cli.embedded import HEALTHY_SECONDS, EmbeddedFleet
-from llamaforge.cli.words import ago
 from llamaforge.cli.up import Changes
+from llamaforge.cli.words import ago
 from llamaforge.errors import FleetError, UserError
 from llamaforge.spec.states import JobState, NodeState
 from llamaforge.wire.api import JobStatus, NodeStatus, Status

@@ -14,7 +14,7 @@ from llamaforge.bundle.manifest import Entry, Manifest
 from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import FleetError, IntegrityError, UserError
 from llamaforge.spec.states import JobState
-from llamaforge.wire import api, client, patience
+from llamaforge.wire import api, away, client
 from llamaforge.wire.client import FleetClient, Progress
 from llamaforge.wire.fleet_file import FleetFile
 from llamaforge.wire.updates import Ended, JobUpdate, MetricLine, Numbered
@@ -30,7 +30,7 @@ Serve = Callable[[dict[tuple[str, str], Handler]], Awaitable[FleetClient]]
 @pytest.fixture
 async def serve(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Serve]:
     """Starts a coordinator with the given routes; returns a client of it."""
-    monkeypatch.setattr(patience, "REDIAL_SECONDS", 0)
+    monkeypatch.setattr(away, "REDIAL_SECONDS", 0)
     runners: list[web.AppRunner] = []
 
     async def start(routes: dict[tuple[str, str], Handler]) -> FleetClient:

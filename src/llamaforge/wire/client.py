@@ -29,10 +29,10 @@ from llamaforge.errors import FleetError
 from llamaforge.spec import wishes
 from llamaforge.spec.job import Job
 from llamaforge.wire import api, fleet_file
-from llamaforge.wire.auth import header
+from llamaforge.wire.away import AWAY, Away
 from llamaforge.wire.download import into_file
+from llamaforge.wire.endpoint import Endpoint
 from llamaforge.wire.fleet_file import FleetFile
-from llamaforge.wire.patience import AWAY, Patience
 from llamaforge.wire.refused import check
 from llamaforge.wire.transfer import chunks
 from llamaforge.wire.updates import Ended, JobUpdate, Numbered
@@ -74,27 +74,25 @@ class FleetClient:
 
     @classmethod
     def open(cls, path: Path | None = None) -> FleetClient:
-        """The client of the fleet whose fleet file is at `path` (default: this user's).
+        """The client of the fleet whose fleet file is at `path`; see `fleet_file.search`.
 
         Raises:
             FleetError: no fleet runs there.
         """
-        fleet = fleet_file.find(path)
+        fleet = fleet_file.search(path)
         if fleet is None:
             raise FleetError(
                 f"no fleet runs here ({path or fleet_file.default_path()})",
                 hint="start one: llamaforge up\n"
-                "a fleet answers who started its coordinator; another's fleet file: --fleet FILE\n"
+                "a fleet on another machine: llamaforge login HOST:PORT\n"
+                "a coordinator service on this machine answers root and the group llamaforge\n"
                 "what this machine's worker does: systemctl status llamaforge-worker",
             )
         return cls(fleet)
 
     async def __aenter__(self) -> FleetClient:
-        self._http = aiohttp.ClientSession(
-            self.fleet.url,
-            headers=header(self.fleet.token),
-            timeout=aiohttp.ClientTimeout(total=ASK_SECONDS),
-        )
+        timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
+        self._http = Endpoint.of(self.fleet).open(timeout=timeout)
         return self
 
     async def __aexit__(
@@ -186,7 +184,7 @@ class FleetClient:
         if not submission.key:
             keyed = msgspec.structs.replace(submission, key=secrets.token_hex(16))
         await self._send_missing(keyed.manifest, store, on_progress or (lambda _: None))
-        answer = await self._patiently(lambda: self._request("POST", api.JOBS, keyed))
+        answer = await self._through_restarts(lambda: self._request("POST", api.JOBS, keyed))
         return msgspec.json.decode(answer, type=api.Submitted).job_id
 
     async def follow(self, job_id: str, from_start: bool = True) -> AsyncGenerator[JobUpdate, None]:
@@ -219,10 +217,10 @@ class FleetClient:
         Raises:
             FleetError: the job is not known, or the coordinator stays away.
         """
-        patience, ended = self._patience(), False
+        away, ended = self._absence(), False
         while True:
             try:
-                async for numbered in self._listen(job_id, position, kinds, patience):
+                async for numbered in self._listen(job_id, position, kinds, away):
                     position = numbered.number + 1
                     ended = isinstance(numbered.update, Ended)
                     yield numbered
@@ -231,9 +229,9 @@ class FleetClient:
             except AWAY as why:
                 if ended:
                     return
-                await patience.wait(why)
+                await away.wait(why)
             else:
-                await patience.pause()
+                await away.pause()
 
     async def history(self, job_id: str) -> AsyncGenerator[Numbered, None]:
         """The updates that the job has at the time of the call, from the first one on."""
@@ -285,7 +283,7 @@ class FleetClient:
         """
         url = f"{_job(job_id)}/files/{quote(path, safe='/')}"
         count = on_chunk or (lambda _: None)
-        await self._patiently(lambda: self._get_file(url, into, count))
+        await self._through_restarts(lambda: self._get_file(url, into, count))
 
     async def wish(
         self,
@@ -302,7 +300,9 @@ class FleetClient:
             FleetError: the coordinator is gone or refuses.
         """
         request = api.NodeWish(wish=wish, reason=reason, now=now)
-        await self._patiently(lambda: self._request("POST", f"{api.NODES}/{quote(node)}", request))
+        await self._through_restarts(
+            lambda: self._request("POST", f"{api.NODES}/{quote(node)}", request)
+        )
 
     async def events(
         self, after: int = 0, *, follow: bool = False, kind: str = "", subject: str = ""
@@ -318,13 +318,13 @@ class FleetClient:
         Raises:
             FleetError: the coordinator is gone, or stays away.
         """
-        patience = self._patience()
+        away = self._absence()
         while True:
             asked, before = {"kind": kind, "subject": subject, "after": str(after)}, after
             asked["follow"] = "1" if follow else ""
             try:
                 async for line in self._lines(
-                    api.EVENTS, {key: text for key, text in asked.items() if text}, patience
+                    api.EVENTS, {key: text for key, text in asked.items() if text}, away
                 ):
                     event = msgspec.json.decode(line, type=api.Event)
                     after = event.number
@@ -332,16 +332,16 @@ class FleetClient:
                 if not follow and after == before:  # an answer holds a bounded number of them
                     return
             except AWAY as why:
-                await patience.wait(why)
+                await away.wait(why)
             else:
                 if follow:
-                    await patience.pause()
+                    await away.pause()
 
     async def _send_missing(
         self, manifest: Manifest, store: BlobStore, tell: Callable[[Progress], None]
     ) -> None:
         """Sends every blob that the coordinator lacks, telling how far it is after each chunk."""
-        said = await self._patiently(lambda: self._request("POST", api.MISSING, manifest))
+        said = await self._through_restarts(lambda: self._request("POST", api.MISSING, manifest))
         answer = msgspec.json.decode(said, type=api.MissingBlobs)
         total, sent = sum(entry.size for entry in answer.entries), 0
         for entry in answer.entries:
@@ -352,7 +352,7 @@ class FleetClient:
                 tell(Progress(path=path, sent=sent, total=total))
 
             url, path, size = f"{api.BLOBS}/{entry.sha256}", store.path(entry.sha256), entry.size
-            await self._patiently(
+            await self._through_restarts(
                 lambda url=url, path=path, size=size, count=count: (  # type: ignore[misc]
                     self._put(url, path, size, count)
                 )
@@ -404,23 +404,21 @@ class FleetClient:
             return await response.read()
 
     async def _listen(
-        self, job_id: str, position: int, kinds: Iterable[str], patience: Patience
+        self, job_id: str, position: int, kinds: Iterable[str], away: Away
     ) -> AsyncIterator[Numbered]:
         """The stream over one connection, until it closes."""
         params = {"position": str(position)}
         if wanted := ",".join(kinds):
             params["kinds"] = wanted
-        async for line in self._lines(f"{_job(job_id)}/stream", params, patience):
+        async for line in self._lines(f"{_job(job_id)}/stream", params, away):
             yield msgspec.json.decode(line, type=Numbered)
 
-    async def _lines(
-        self, url: str, params: dict[str, str], patience: Patience
-    ) -> AsyncIterator[bytes]:
+    async def _lines(self, url: str, params: dict[str, str], away: Away) -> AsyncIterator[bytes]:
         """The lines of an answer that may last, over one connection."""
         timeout = aiohttp.ClientTimeout(sock_connect=ASK_SECONDS, sock_read=api.STREAM_SILENCE)
         async with self._session.get(url, params=params, timeout=timeout) as answer:
             await self._check(answer)
-            patience.reached()
+            away.reached()
             async for line in _lines(answer.content):
                 yield line
 
@@ -431,22 +429,22 @@ class FleetClient:
         await check(answer)
         self._met = True
 
-    async def _patiently(self, action: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _through_restarts(self, action: Callable[[], Awaitable[Answer]]) -> Answer:
         """Does it again while the coordinator is away. Only for what may be done twice."""
-        patience = self._patience()
+        away = self._absence()
         while True:
             try:
                 result = await action()
             except AWAY as why:
-                await patience.wait(why)
+                await away.wait(why)
             else:
-                patience.reached()
+                away.reached()
                 return result
 
-    def _patience(self) -> Patience:
+    def _absence(self) -> Away:
         seconds = AWAY_SECONDS if self.keeper is None else PRIVATE_AWAY_SECONDS
         # Whom nobody has reached yet is not away: the address or the fleet may be wrong.
-        return Patience(lambda: seconds if self._met else 0.0, self.tell, self._gone)
+        return Away(lambda: seconds if self._met else 0.0, self.tell, self._gone)
 
     @property
     def _session(self) -> aiohttp.ClientSession:
