@@ -1,4 +1,4 @@
-"""A coordinator's host and worker services in a lab, and jobs that a person starts on the host."""
+"""A coordinator and worker services in a lab, and jobs that a person starts on its host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from lab_service import until_waiting
 from lab import Node
 
 JOBS = "/srv/jobs"
-STATE = "/root/.local/state/llamaforge"
+STATE = "/var/lib/llamaforge-coordinator"
+RUNTIME = "/run/llamaforge-coordinator"
+COORDINATOR = "llamaforge-coordinator"
+"""The coordinator's unit."""
 TRAIN = (
     "--model tiny --dataset rows.jsonl --batch-size 6 --learning-rate 1e-3 --lora-dropout 0.1 "
     "--epochs 4000"
@@ -19,33 +22,44 @@ TRAIN = (
 
 
 class Fleet:
-    """A booted machine that becomes the coordinator's host, and workers that join it."""
+    """A booted machine that becomes the coordinator's host, and workers that join it.
 
-    def __init__(self, head: Node) -> None:
+    Args:
+        head: the machine.
+        options: of `llamaforge coordinator install`.
+    """
+
+    def __init__(self, head: Node, *options: str) -> None:
         self.head = head
         self.workers: list[Node] = []
         head.write(f"{JOBS}/rows.jsonl", rows())
-        self.start_coordinator()
+        head.run("llamaforge", "coordinator", "install", *options, timeout=120)
+        self.until_listening()
 
-    def start_coordinator(self) -> None:
-        """It has no unit of its own yet: its administrator starts it."""
-        head = self.head
-        run = ("llamaforge", "coordinator", "run", "--host", head.address)
-        home = ("--setenv=HOME=/root", "--unit=llamaforge-coordinator")
-        head.run("systemd-run", "--quiet", *home, *run)
-        head.wait_for(
-            lambda: head.path(f"{STATE}/fleet.json").exists(),
+    @property
+    def address(self) -> str:
+        """HOST:PORT of its coordinator."""
+        return f"{self.head.address}:29400"
+
+    def until_listening(self) -> None:
+        """Until the coordinator answers people on its host."""
+        self.head.wait_for(
+            lambda: self.head.run("llamaforge", "status", check=False).returncode == 0,
             seconds=60,
             what="the coordinator listens",
-            unit="llamaforge-coordinator",
+            unit=COORDINATOR,
         )
+
+    def token(self, *options: str) -> str:
+        """A new token, for one node unless the options say otherwise."""
+        done = self.head.run("llamaforge", "coordinator", "token", "--json", *options)
+        return str(json.loads(done.stdout)["token"])
 
     def join(self, worker: Node, *options: str) -> None:
         """Installs the service on a booted node as one of this fleet."""
-        words = ("--coordinator", f"{self.head.address}:29400", "--ranks", "1", *options)
-        token = self.head.read(f"{STATE}/token")
+        words = ("--coordinator", self.address, "--ranks", "1", *options)
         command = ("llamaforge", "worker", "install", *words, "--token-file", "-")
-        worker.run(*command, input=token, timeout=120)
+        worker.run(*command, input=self.token(), timeout=120)
         until_waiting(worker, seconds=60)
         self.workers.append(worker)
         self.until_all_wait()
@@ -70,13 +84,19 @@ class Fleet:
 
 
 class Job:
-    """A job in its folder on the host, and the command that follows it."""
+    """A job in the coordinator's folder, and the command that follows it and fetches its files."""
 
     def __init__(self, head: Node, name: str, total: int, command: Any) -> None:
         self.head, self.name, self.total, self._command = head, name, total, command
 
     @property
     def folder(self) -> str:
+        """The coordinator's own, as long as it keeps the job."""
+        return f"{STATE}/jobs/{self.name}"
+
+    @property
+    def fetched(self) -> str:
+        """Where the command puts the files in the end."""
         return f"{JOBS}/runs/{self.name}"
 
     def said(self) -> str:
@@ -101,7 +121,7 @@ class Job:
             lambda: max(self.steps(), default=0) >= step,
             seconds=seconds,
             what=f"step {step} of {self.name}",
-            unit="llamaforge-coordinator",
+            unit=COORDINATOR,
         )
 
     def checkpoints(self) -> list[str]:
@@ -114,7 +134,7 @@ class Job:
         self._command.wait(seconds)
         assert self._command.returncode == 0, self.said()
         assert self.steps() == list(range(1, self.total + 1))
-        proof: dict[str, Any] = json.loads(self.head.read(f"{self.folder}/proof.json"))
+        proof: dict[str, Any] = json.loads(self.head.read(f"{self.fetched}/proof.json"))
         return proof
 
     def fails(self, seconds: float = 120) -> str:

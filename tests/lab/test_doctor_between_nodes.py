@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Iterator
 
 import pytest
+from lab_fleet import Fleet
 from lab_patient import Patient
 
 from lab import Lab, Node
@@ -40,18 +40,11 @@ def nodes(lab: Lab) -> dict[str, Node]:
     for node in nodes.values():
         node.wait_booted()
     boss = nodes["node2"]
-    words = ("coordinator", "run", "--host", "0.0.0.0", "--state-dir", "/var/lib/boss")
-    boss.spawn("llamaforge", *words)
-    boss.wait_for(
-        lambda: "token" in boss.run("cat", "/var/lib/boss/fleet.json", check=False).stdout,
-        seconds=20,
-        what="coordinator has made its fleet file",
-    )
-    token = json.loads(boss.read("/var/lib/boss/fleet.json"))["token"]
-    fleet = ",".join(nodes[name].address for name in ("node1", "node2"))
+    fleet = Fleet(boss)
+    allowed = ",".join(nodes[name].address for name in ("node1", "node2"))
     for name in ("node1", "node2"):
-        words = ("--coordinator", f"{boss.address}:29400", "--allow", fleet, "--token-file", "-")
-        nodes[name].run("llamaforge", "worker", "install", *words, input=token)
+        words = ("--coordinator", fleet.address, "--allow", allowed, "--token-file", "-")
+        nodes[name].run("llamaforge", "worker", "install", *words, input=fleet.token())
     return nodes
 
 

@@ -76,19 +76,3 @@ def test_a_power_cut_of_a_worker_costs_the_steps_since_the_checkpoint(
     assert event["why"].startswith("node node1 is lost")
     until_waiting(fleet.workers[0])
     fleet.until_all_wait()
-
-
-def test_a_power_cut_of_the_coordinators_host_and_the_same_command_again(
-    fleet: Fleet, undisturbed: dict[str, Any]
-) -> None:
-    job = train(fleet, "headless")
-    job.until_step(8)
-    fleet.head.power_cut()
-    fleet.head.boot()
-    fleet.start_coordinator()
-    fleet.until_all_wait()  # their orphaned ranks have been ended
-    proof = train(fleet, "headless", "--auto-resume").end()
-    assert same(proof, undisturbed)
-    first, second = proof["generations"]
-    assert (first["generation"], second["generation"]) == (1, 2)
-    assert second["first_step"] > 5
