@@ -257,6 +257,14 @@ def standing(store: BlobStore, sha256: str, size: int, *, piece: int = PIECE) ->
     return min(whole * piece, size)
 
 
+def room_taken(store: BlobStore, sha256: str) -> int:
+    """Bytes of disk that a broken fetch or upload of a blob has already."""
+    try:
+        return places(store, sha256)[0].stat().st_blocks * 512
+    except OSError:
+        return 0
+
+
 def is_locked(path: Path) -> bool:
     """Whether somebody is fetching into this file now."""
     try:

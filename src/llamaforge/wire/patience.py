@@ -1,66 +1,42 @@
-"""What a client does while its coordinator is away: dials again, says so once, gives up late."""
+"""Waits for a coordinator that is away: it may be starting again, and nothing is lost meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
+import logging
+import random
 
-import aiohttp
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Seconds before the second try: doubled from the first to the longest, less a random part."""
+SAID_AFTER = 3
+"""Tries after which the log is told."""
 
-from llamaforge.errors import LlamaForgeError
-
-AWAY = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError)
-"""What a request raises whose coordinator can't be reached."""
-
-REDIAL_SECONDS = 0.5
+log = logging.getLogger("llamaforge.worker")
 
 
 class Patience:
-    """Counts how long a coordinator has been away.
+    """The pauses between tries, and one line in the log when it takes longer, and when it is over.
 
     Args:
-        seconds: how long it may be.
-        tell: is told in one line that it is away, and that it is back.
-        gone: makes the error that ends the patience out of the last failure.
+        what: what waits, for the log: "fetching data/train.jsonl".
     """
 
-    def __init__(
-        self,
-        seconds: Callable[[], float],
-        tell: Callable[[str], None],
-        gone: Callable[[BaseException], LlamaForgeError],
-    ) -> None:
-        self._seconds, self._tell, self._gone = seconds, tell, gone
-        self._since: float | None = None
-        self._told = False
+    def __init__(self, what: str) -> None:
+        self.tries = 0
+        """Since it went well last."""
+        self._what = what
 
     async def wait(self, why: BaseException) -> None:
-        """Waits until it is time to dial again.
+        """Waits before the next try."""
+        self.tries += 1
+        if self.tries == SAID_AFTER:
+            said = str(why).strip() or type(why).__name__
+            log.warning("%s waits for the coordinator: %s", self._what, said.splitlines()[0])
+        pause = min(FIRST_PAUSE * 2 ** (self.tries - 1), LONGEST_PAUSE)
+        await asyncio.sleep(pause * random.uniform(0.5, 1))
 
-        Raises:
-            LlamaForgeError: it has been away for too long, or will not be back.
-        """
-        now = time.monotonic()
-        if isinstance(why, aiohttp.ClientSSLError):
-            raise self._gone(why) from why
-        if self._since is None:
-            self._since = now
-        elif not self._told and now - self._since < self._seconds():
-            # The second failure: a restart that is over by now is not worth a word.
-            self._told = True
-            self._tell("the coordinator is away; waiting")
-        if now - self._since >= self._seconds():
-            raise self._gone(why) from why
-        await self.pause()
-
-    def reached(self) -> None:
-        """The coordinator has answered."""
-        self._since = None
-        if self._told:
-            self._told = False
-            self._tell("the coordinator is back")
-
-    async def pause(self) -> None:
-        """The time between two dials."""
-        await asyncio.sleep(REDIAL_SECONDS)
+    def over(self) -> None:
+        """It went well."""
+        if self.tries >= SAID_AFTER:
+            log.info("%s goes on", self._what)
+        self.tries = 0

@@ -16,6 +16,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Why it can't work yet."""
     busy: str = ""
     """What it is busy with."""
+    fetching: str = ""
+    """How far it is with fetching a job's bundle."""
     progress: Progress | None = None
     """Of the job that it is busy with, once its ranks have met."""
     classic: str = ""
@@ -37,7 +39,7 @@ def line(now: Situation) -> str:
     if now.progress is not None:
         return of_progress(now.progress)
     if now.busy:
-        return f"{now.busy}: preparing"
+        return f"{now.busy}: {now.fetching or 'preparing'}"
     return _waiting(now)
 
 

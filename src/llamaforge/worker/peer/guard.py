@@ -100,16 +100,25 @@ class Guard:
             address = canonical(peer)
         except ValueError:  # the peer is gone again, and with it its address
             return False
-        if address.is_loopback or self._knows(address) or is_own_address(str(address)):
+        if self.knows(peer):
             return True
-        if self._clock() - self._looked_up >= LOOK_UP_SECONDS:
-            self.close()
-            self.learn()
-            if self._knows(address):
-                return True
         self.refused += 1
         self._say(str(address))
         return False
+
+    def knows(self, peer: str) -> bool:
+        """Whether an address may connect."""
+        try:
+            address = canonical(peer)
+        except ValueError:
+            return False
+        if address.is_loopback or self._knows(address) or is_own_address(str(address)):
+            return True
+        if self._clock() - self._looked_up < LOOK_UP_SECONDS:
+            return False
+        self.close()
+        self.learn()
+        return self._knows(address)
 
     def close(self) -> None:
         """Ends a look-up that still runs."""

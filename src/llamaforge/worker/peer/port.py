@@ -1,4 +1,5 @@
-"""The worker's own port: health and metrics for the fleet's machines and for monitoring.
+"""The worker's own port: health and metrics for the fleet's machines and for monitoring, and, over
+TLS, blobs and link tests for the fleet's other nodes (`secure`).
 
 It never takes the port of the classic way's store on the host where that store will listen: a
 listener there makes torchrun fail. Where that can't be ruled out, the port is left alone.
@@ -25,7 +26,9 @@ from llamaforge.spec.fleet import PEER_PORT, WorkerSettings
 from llamaforge.spec.networks import Networks, parse_networks
 from llamaforge.worker.own_address import is_here
 from llamaforge.worker.peer.door import Door
+from llamaforge.worker.peer.entrance import Entrance
 from llamaforge.worker.peer.guard import Guard
+from llamaforge.worker.peer.secure import SecurePort
 
 TRIES = 100
 """Ports that are tried, one after the other."""
@@ -65,12 +68,13 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerPort:
-    """Serves `/health` and `/metrics` to those who may connect.
+    """Serves `/health` and `/metrics` to those who may connect, and the rest to the fleet's nodes.
 
     Args:
         settings: host, first port, and who may connect.
         figures: tells the present figures.
         coordinator_host: tells where the coordinator is; None while that isn't known.
+        secure: what speaks TLS; None: nothing does.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class PeerPort:
         settings: WorkerSettings,
         figures: Callable[[], Figures],
         coordinator_host: Callable[[], str | None] = lambda: None,
+        secure: SecurePort | None = None,
     ) -> None:
         self._settings, self._figures = settings, figures
         self._coordinator_host = coordinator_host
@@ -89,7 +94,8 @@ class PeerPort:
             max_line_size=LINE_BYTES,
             max_field_size=LINE_BYTES,
         )
-        self._server: asyncio.Server | None = None
+        self._secure = secure
+        self._entrance = Entrance(self._guard, self._door, secure)
         self._open: set[Door] = set()
         self.port = 0
         """The port that was taken; 0 before."""
@@ -121,9 +127,10 @@ class PeerPort:
     async def stop(self) -> None:
         """Stops serving."""
         self._guard.close()
-        if self._server is not None:
-            self._server.close()
-            await self._protocols.shutdown(timeout=1.0)
+        self._entrance.close()
+        if self._secure is not None:
+            self._secure.stop()
+        await self._protocols.shutdown(timeout=1.0)
 
     @staticmethod
     def _listed(text: str | None) -> Networks:
@@ -139,11 +146,7 @@ class PeerPort:
     async def _bound(self, port: int) -> bool:
         host = self._settings.peer_host
         try:
-            loop = asyncio.get_running_loop()
-            if host == "::":
-                self._server = await loop.create_server(self._door, sock=both_families(port))
-            else:
-                self._server = await loop.create_server(self._door, host, port)
+            sockets = [both_families(port)] if host == "::" else await _bind(host, port)
         except (OSError, UnicodeError) as why:  # UnicodeError: `a..b`
             if getattr(why, "errno", None) == errno.EADDRINUSE:
                 return False
@@ -151,7 +154,7 @@ class PeerPort:
                 f"can't listen on {host}:{port}: {getattr(why, 'strerror', why)}",
                 hint="look at --peer-host",
             ) from why
-        self.port = int(self._server.sockets[0].getsockname()[1])
+        self.port = await self._entrance.open(sockets)
         return True
 
     def _say(self, wanted: int, reserved: set[int]) -> None:
@@ -188,6 +191,22 @@ def _quiet_about_nonsense() -> logging.Logger:
         lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
     )
     return quiet
+
+
+async def _bind(host: str, port: int) -> list[socket.socket]:
+    """A listening socket for each address of a host, all on one port. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, *_, address in dict.fromkeys(found):
+            there = (address[0], sockets[0].getsockname()[1] if sockets else port, *address[2:])
+            sockets.append(socket.create_server(there, family=family))
+    except BaseException:
+        for bound in sockets:
+            bound.close()
+        raise
+    return sockets
 
 
 def both_families(port: int) -> socket.socket:
