@@ -6,10 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from cli.fake_fleet import FakeFleet, a_job, a_node
 from llamaforge.cli.main import run
+from llamaforge.spec.states import JobState
+
+DONE = JobState.DONE
 
 
 def offered(line: str) -> list[str]:
@@ -52,6 +58,23 @@ def test_the_script_is_valid(shell: str, capsys: pytest.CaptureFixture[str]) -> 
     assert "_LLAMAFORGE_COMPLETE" in script
     if shutil.which(shell):
         subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def test_tab_offers_jobs_and_nodes_of_the_fleet(fleet: FakeFleet) -> None:
+    fleet.jobs = {j.id: j for j in (a_job("tiny-1"), a_job("big-1"), a_job("tiny-0", DONE))}
+    fleet.nodes = [a_node("box1"), a_node("box2"), a_node("other")]
+    given = f"--fleet {fleet.file} "
+    assert offered(f"llamaforge logs {given}tiny") == ["tiny-0", "tiny-1"]  # newest first
+    assert offered(f"llamaforge cancel {given}tiny") == ["tiny-1"]
+    assert offered(f"llamaforge drain {given}box") == ["box1", "box2"]
+    assert offered(f"llamaforge nodes {given}remove o") == ["other"]
+    assert offered(f"llamaforge events {given}--node b") == ["box1", "box2"]
+
+
+def test_tab_is_silent_and_quick_without_a_fleet(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    assert offered(f"llamaforge logs --fleet {tmp_path}/none.json x") == []
+    assert time.monotonic() - begin < 10
 
 
 def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
