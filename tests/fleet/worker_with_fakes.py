@@ -12,13 +12,18 @@ from llamaforge.worker.configuration import Configuration
 from llamaforge.worker.process_runner import ProcessRunner
 from llamaforge.worker.supervisor import Supervisor
 
+CANARY = ("-c", """print('{"canary": "ca"}')""")
+"""The real one imports torch; here it is not needed to tell machines apart."""
+
 
 async def main() -> None:
     flags = dict(word.split("=", 1) for word in sys.argv[1:])
     configuration = Configuration(flags, os.environ)
     log.set_up("worker")
     fake = str(Path(__file__).with_name("fake_rank.py"))
-    runner = ProcessRunner(configuration.settings, configuration.exports, rank=(fake,))
+    runner = ProcessRunner(
+        configuration.settings, configuration.exports, rank=(fake,), canary=CANARY
+    )
     await Supervisor(configuration, runner).run()
 
 

@@ -64,6 +64,8 @@ class FakeRank:
 
 
 class FakeRunner:
+    canary = ("none",)
+
     def __init__(self) -> None:
         self.ranks: list[FakeRank] = []
         self.started = asyncio.Event()

@@ -35,6 +35,7 @@ DRAIN_SECONDS = 5.0
 """How long to read on after a rank's exit: a child that left its group may hold its output."""
 
 RANK = ("-m", "llamaforge.train.rank")
+CANARY = ("-m", "llamaforge.train.canary")
 
 log = logging.getLogger("llamaforge.worker")
 
@@ -46,6 +47,7 @@ class ProcessRunner:
         settings: of the worker.
         exports: what the settings file adds to the ranks' environment.
         rank: the arguments after `python`; tests give their own script.
+        canary: the same for a canary slice.
     """
 
     def __init__(
@@ -54,11 +56,17 @@ class ProcessRunner:
         exports: Mapping[str, str],
         *,
         rank: Sequence[str] = RANK,
+        canary: Sequence[str] = CANARY,
     ) -> None:
-        self._rank = tuple(rank)
+        self._rank, self._canary = tuple(rank), tuple(canary)
         self._environment: dict[str, str] = {}
         self._confinement: Confinement
         self.reconfigure(settings, exports)
+
+    @property
+    def canary(self) -> tuple[str, ...]:
+        """The program of a canary slice."""
+        return self._canary
 
     def reconfigure(self, settings: WorkerSettings, exports: Mapping[str, str]) -> None:
         """Takes over settings that were read again."""

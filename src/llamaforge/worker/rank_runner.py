@@ -45,6 +45,10 @@ class Rank(Protocol):
 class RankRunner(Protocol):
     """Starts ranks."""
 
+    @property
+    def canary(self) -> tuple[str, ...]:
+        """The program of a canary slice (`train.canary`): the arguments after `python`."""
+
     def reconfigure(self, settings: WorkerSettings, exports: Mapping[str, str]) -> None:
         """Takes over settings that were read again, for the ranks to come.
 
