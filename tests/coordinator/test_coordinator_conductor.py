@@ -14,7 +14,8 @@ from jobs import make_job
 from llamaforge.bundle.manifest import Manifest
 from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator.board import Board
-from llamaforge.coordinator.nodes import Node
+from llamaforge.coordinator.ledger import Ledger
+from llamaforge.coordinator.node import Node
 from llamaforge.monitor import events
 from llamaforge.spec.ranks import Finished, Metric
 from llamaforge.spec.states import JobState
@@ -26,6 +27,8 @@ from llamaforge.wire.messages import (
     Idle,
     Leaving,
     Left,
+    Preflight,
+    PreflightReport,
     RankExited,
     RankSaid,
     StartRanks,
@@ -50,8 +53,18 @@ class Worker:
         assert node is not None
         self.node: Node = node
         self.told: list[FromCoordinator] = []
-        node.session.send = self.told.append  # type: ignore[method-assign]
+        self.finds: dict[str, Any] = {}
+        """What it answers to a preflight."""
+        node.session.send = self._hear  # type: ignore[method-assign]
         board.nodes.connect(node, object())
+
+    def _hear(self, message: FromCoordinator) -> None:
+        self.told.append(message)
+        if isinstance(message, Preflight):
+            report = PreflightReport(
+                job_id=message.job_id, generation=message.generation, **self.finds
+            )
+            asyncio.get_running_loop().call_soon(self.say, report)
 
     async def order(self, number: int) -> StartRanks:
         """The order to start a generation's ranks, once it has come."""
@@ -90,7 +103,7 @@ async def soon(look: Any, what: str) -> Any:
 
     async def again() -> Any:
         while not (found := look()):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
         return found
 
     try:
@@ -105,8 +118,10 @@ class Site:
     def __init__(self, root: Path, return_grace: float) -> None:
         self.root = root
         self.board = Board(
-            root / "streams",
-            "me",
+            root,
+            "fleet",
+            "process",
+            Ledger.open(root / "ledger.db"),
             BlobStore(root / "blobs"),
             node_grace=60,
             stop_seconds=60,
@@ -129,7 +144,11 @@ class Site:
         return [line for line in lines if line["kind"] == kind]
 
     async def reason(self, start: str) -> None:
-        await soon(lambda: self.record.reason.startswith(start), f"the job {start}")
+        what = f"the job {start}"
+        try:
+            await soon(lambda: self.record.reason.startswith(start), what)
+        except AssertionError as late:
+            raise AssertionError(f"{late}, but {self.record.reason!r}") from None
 
     async def ended(self) -> None:
         await soon(lambda: self.record.state.final, "the job has ended")
@@ -141,6 +160,8 @@ async def site(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
     jobs = asyncio.ensure_future(site.board.run())
     yield site
     jobs.cancel()
+    await asyncio.gather(jobs, return_exceptions=True)
+    site.board.ledger.close()
 
 
 async def leave_in_the_middle(site: Site, one: Worker, two: Worker) -> None:
@@ -171,7 +192,7 @@ async def finish(site: Site, worker: Worker, order: StartRanks) -> None:
 async def test_the_job_waits_for_who_left_and_goes_on_with_them(site: Site) -> None:
     one, two = Worker(site.board, "one"), Worker(site.board, "two")
     await leave_in_the_middle(site, one, two)
-    await site.reason("waits for two to come back; goes on at step 1")
+    await site.reason("waits for two to come back (two is lost: its worker was ended); goes on at")
     assert site.record.state is JobState.QUEUED
     two = Worker(site.board, "two")  # a new process of the same node
     first = await one.order(2)
@@ -256,7 +277,7 @@ async def test_a_stop_while_nobody_is_there(site: Site) -> None:
     await leave_in_the_middle(site, one, two)
     one.leave()
     one.say(Left())
-    await site.reason("waits for a worker; goes on at step 1")
+    await site.reason("waits for one and two to come back")
     site.board.stop(JOB, "enough", now=False)
     await site.ended()
     assert site.record.reason == "enough; none is saved"

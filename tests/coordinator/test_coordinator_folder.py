@@ -12,20 +12,12 @@ from hypothesis import strategies as st
 
 from jobs import make_job
 from llamaforge.bundle import checkpoints
-from llamaforge.bundle.manifest import Manifest
 from llamaforge.coordinator.folder import JobFolder, inside, receive_file
 from llamaforge.errors import IntegrityError, UserError
-from llamaforge.wire.api import Submission
 
 
-def submission(root: Path, resume_step: int | None = None) -> Submission:
-    return Submission(
-        job=make_job(),
-        manifest=Manifest(),
-        output_dir=str(root / "run"),
-        checkpoint_dir=str(root / "run" / "checkpoints"),
-        resume_step=resume_step,
-    )
+def job_folder(root: Path, resumed: int | None = None) -> JobFolder:
+    return JobFolder(make_job(), root / "run", root / "run" / "checkpoints", resumed=resumed)
 
 
 async def stream(*parts: bytes) -> AsyncIterator[bytes]:
@@ -80,7 +72,7 @@ async def test_a_checkpoint_is_verified_before_it_counts(tmp_path: Path) -> None
     with checkpoints.begin(tmp_path / "node", 12) as partial:
         (partial.path / "trained.safetensors").write_bytes(b"weights")
         sent = partial.commit({"job": "x"}, keep=2)
-    folder = JobFolder(submission(tmp_path))
+    folder = job_folder(tmp_path)
     folder.begin_checkpoint(sent.name)
     for path in sent.iterdir():
         data = path.read_bytes()
@@ -100,18 +92,18 @@ async def test_a_checkpoint_is_verified_before_it_counts(tmp_path: Path) -> None
 
 
 def test_the_job_file_holds_the_resolved_job(tmp_path: Path) -> None:
-    JobFolder(submission(tmp_path))
+    job_folder(tmp_path)
     written = yaml.safe_load((tmp_path / "run/job.yaml").read_text())
     assert written["id"] == "test-job"
     assert written["spec"]["model"] == "model"
 
 
 def test_a_resume_drops_the_metrics_that_are_computed_again(tmp_path: Path) -> None:
-    first = JobFolder(submission(tmp_path))
+    first = job_folder(tmp_path)
     for step in (1, 2, 3):
         first.metric({"step": step, "loss": 1.0})
     first.close()
-    JobFolder(submission(tmp_path, resume_step=2)).close()
+    job_folder(tmp_path, resumed=2).close()
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2
 
@@ -119,12 +111,12 @@ def test_a_resume_drops_the_metrics_that_are_computed_again(tmp_path: Path) -> N
 def test_a_folder_that_can_not_be_made_is_the_users_business(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(UserError, match="can't be written") as error:
-        JobFolder(submission(tmp_path))
+        job_folder(tmp_path)
     assert "--output-dir" in error.value.hint
 
 
 async def test_the_picture_is_drawn_by_another_process(tmp_path: Path) -> None:
-    folder = JobFolder(submission(tmp_path))
+    folder = job_folder(tmp_path)
     folder.metric({"step": 1, "loss": 2.0, "lr": 1e-3})
     folder.close()
     assert await folder.draw_aside() == ""

@@ -89,7 +89,9 @@ def test_a_missed_peer_gives_the_cause_a_moment_to_show(world: World) -> None:
     world.generation.tick()
     assert world.stops() == [("a", "end"), ("b", "end")]
     world.exit(0, 1, 2, 3, code=1, ordered=True)
-    assert world.outcome().reason == "rank 0 on a failed: GroupBroken: rank 0 lost a peer"
+    assert world.outcome().reason == (
+        "rank 0 on a failed: GroupBroken: rank 0 lost a peer (exit code 1)"
+    )
 
 
 @pytest.mark.parametrize("order", [(1, 0), (0, 1)])

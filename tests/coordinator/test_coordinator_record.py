@@ -8,8 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from desk import keeping
+
 from jobs import make_job
 from llamaforge.bundle.manifest import Manifest
+from llamaforge.coordinator.ledger import Ledger
 from llamaforge.coordinator.outcome import Outcome
 from llamaforge.coordinator.record import JobRecord
 from llamaforge.spec.states import JobState
@@ -20,15 +23,16 @@ from llamaforge.wire.updates import Ended, Numbered
 async def test_a_disk_that_refuses_the_end_is_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = JobRecord(
-        Submission(
-            job=make_job(),
-            manifest=Manifest(),
-            output_dir=str(tmp_path / "job"),
-            checkpoint_dir=str(tmp_path / "job" / "checkpoints"),
-        ),
-        tmp_path / "streams",
+    ledger = Ledger.open(tmp_path / "ledger.db")
+    submission = Submission(
+        job=make_job(),
+        manifest=Manifest(),
+        output_dir=str(tmp_path / "job"),
+        checkpoint_dir=str(tmp_path / "job" / "checkpoints"),
     )
+    record = JobRecord(submission, keeping(tmp_path, ledger))
+    record.begin()
+    record.enter(JobState.STARTING)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -39,4 +43,5 @@ async def test_a_disk_that_refuses_the_end_is_the_end(
     ended = msgspec.json.decode(last, type=Numbered).update
     assert isinstance(ended, Ended)
     assert ended.state is record.state is JobState.FAILED
+    ledger.close()
     assert f"could not be written to {tmp_path / 'job'}: No space left" in ended.reason

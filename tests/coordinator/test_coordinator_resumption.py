@@ -47,7 +47,7 @@ def resumed_files(manifest: Manifest) -> list[str]:
 def test_without_a_checkpoint_it_starts_at_the_first_step(
     submission: Submission, store: BlobStore
 ) -> None:
-    start = resumption.newest(submission, store)
+    start = resumption.newest(submission, Path(submission.checkpoint_dir), store)
     assert (start.manifest, start.step, start.resumed) == (submission.manifest, 0, False)
 
 
@@ -56,7 +56,7 @@ def test_the_newest_checkpoint_that_verifies_joins_the_bundle(
 ) -> None:
     save(submission, 5)
     (save(submission, 9) / "trained.safetensors").write_bytes(b"torn")
-    start = resumption.newest(submission, store)
+    start = resumption.newest(submission, Path(submission.checkpoint_dir), store)
     assert (start.step, start.resumed) == (5, True)
     assert "step-00000009" in start.notes[0]
     assert resumed_files(start.manifest) == [
@@ -73,11 +73,11 @@ def test_it_takes_the_place_of_the_one_that_the_job_was_submitted_with(
     submission: Submission, store: BlobStore
 ) -> None:
     save(submission, 5)
-    first = resumption.newest(submission, store)
+    first = resumption.newest(submission, Path(submission.checkpoint_dir), store)
     again = msgspec.structs.replace(submission, manifest=first.manifest, resume_step=5)
     assert resumption.as_submitted(again) == first
     save(submission, 9)
-    start = resumption.newest(again, store)
+    start = resumption.newest(again, Path(again.checkpoint_dir), store)
     assert start.step == 9
     assert len(resumed_files(start.manifest)) == 3
 
@@ -87,11 +87,11 @@ def test_a_checkpoint_that_was_submitted_is_good_enough(
 ) -> None:
     """The folder is gone, but its files are in the store."""
     save(submission, 5)
-    first = resumption.newest(submission, store)
+    first = resumption.newest(submission, Path(submission.checkpoint_dir), store)
     elsewhere = msgspec.structs.replace(
         submission, manifest=first.manifest, resume_step=5, checkpoint_dir="/nowhere"
     )
-    start = resumption.newest(elsewhere, store)
+    start = resumption.newest(elsewhere, Path(elsewhere.checkpoint_dir), store)
     assert (start.step, start.resumed, start.manifest) == (5, True, first.manifest)
 
 
@@ -99,10 +99,20 @@ def test_another_jobs_checkpoint_is_refused(submission: Submission, store: BlobS
     other = msgspec.structs.replace(submission.job, id="other")
     save(msgspec.structs.replace(submission, job=other), 5)
     with pytest.raises(IntegrityError, match="is of the job other"):
-        resumption.newest(submission, store)
+        resumption.newest(submission, Path(submission.checkpoint_dir), store)
 
 
 def test_generations_are_counted_on(submission: Submission, store: BlobStore) -> None:
-    assert resumption.last_generation(resumption.newest(submission, store), store) == 0
+    assert (
+        resumption.last_generation(
+            resumption.newest(submission, Path(submission.checkpoint_dir), store), store
+        )
+        == 0
+    )
     save(submission, 5, cursor={"generations": [{"generation": 1}, {"generation": 4}]})
-    assert resumption.last_generation(resumption.newest(submission, store), store) == 4
+    assert (
+        resumption.last_generation(
+            resumption.newest(submission, Path(submission.checkpoint_dir), store), store
+        )
+        == 4
+    )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from llamaforge.coordinator.ledger import Ledger
 from llamaforge.coordinator.stream import JobStream
 from llamaforge.spec.states import JobState
-from llamaforge.wire.updates import Ended, MetricLine, Numbered
+from llamaforge.wire.updates import Ended, LogLine, MetricLine, Numbered
 
 
 def metric(step: int) -> MetricLine:
@@ -21,17 +22,28 @@ def metric(step: int) -> MetricLine:
 END = Ended(state=JobState.DONE, reason="", output_dir="/x")
 
 
-async def read(stream: JobStream, position: int) -> list[int]:
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger.open(tmp_path / "ledger.db")
+    yield ledger
+    ledger.close()
+
+
+def stream_of(ledger: Ledger) -> JobStream:
+    return JobStream(ledger.path.parent / "s.jsonl", ledger, ledger.settled)
+
+
+async def read(stream: JobStream, position: int, *kinds: str) -> list[int]:
     """The numbers that a reader sees, until the end."""
     return [
         msgspec.json.decode(line, type=Numbered).number
-        async for line in stream.read(position, beat=30)
+        async for line in stream.read(position, 30, kinds)
         if line.strip()
     ]
 
 
-async def test_readers_at_any_time_see_everything(tmp_path: Path) -> None:
-    stream = JobStream(tmp_path / "s.jsonl")
+async def test_readers_at_any_time_see_everything(ledger: Ledger) -> None:
+    stream = stream_of(ledger)
     early = asyncio.ensure_future(read(stream, 0))
     for step in range(3):
         stream.add(metric(step))
@@ -46,26 +58,52 @@ async def test_readers_at_any_time_see_everything(tmp_path: Path) -> None:
     assert await read(stream, 4) == []
 
 
-async def test_a_silent_stream_beats(tmp_path: Path) -> None:
-    stream = JobStream(tmp_path / "s.jsonl")
-    assert await anext(stream.read(0, beat=0.001)) == b"\n"
+async def test_only_what_is_asked_for(ledger: Ledger) -> None:
+    stream = stream_of(ledger)
+    for update in (metric(1), LogLine(node="a", rank=0, text="x"), metric(2), END):
+        stream.add(update)
+    assert await read(stream, 0, "log", "ended") == [1, 3]
+    assert await read(stream, 1, "metric") == [2]
 
 
-async def test_a_full_disk_costs_updates_but_not_the_end(tmp_path: Path) -> None:
-    stream = JobStream(tmp_path / "s.jsonl")
+async def test_a_silent_stream_beats(ledger: Ledger) -> None:
+    assert await anext(stream_of(ledger).read(0, beat=0.001)) == b"\n"
+
+
+async def test_nothing_is_shown_before_it_is_durable(ledger: Ledger) -> None:
+    """A coordinator that dies now would have told of something that never was."""
+    allowed = asyncio.Event()
+
+    async def barrier() -> None:
+        await allowed.wait()
+        await ledger.settled()
+
+    stream = JobStream(ledger.path.parent / "s.jsonl", ledger, barrier)
     stream.add(metric(1))
-    stream._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - closed at the end
-    with pytest.raises(OSError, match="No space left"):
-        stream.add(metric(2))
-    stream.add(END)
-    lines = [line async for line in stream.read(0, beat=30)]
-    assert [msgspec.json.decode(line, type=Numbered).number for line in lines] == [0, 1]
-    assert msgspec.json.decode(lines[-1], type=Numbered).update == END
-
-
-async def test_half_a_line_is_never_read(tmp_path: Path) -> None:
-    stream = JobStream(tmp_path / "s.jsonl")
-    stream.add(metric(1))
-    os.truncate(tmp_path / "s.jsonl", stream._size - 3)
     lines = stream.read(0, beat=0.001)
     assert await anext(lines) == b"\n"
+    allowed.set()
+    seen = [line async for line in _until(lines)]
+    assert msgspec.json.decode(seen[0], type=Numbered).update == metric(1)
+
+
+async def _until(lines):
+    async for line in lines:
+        if line.strip():
+            yield line
+            return
+
+
+async def test_a_stream_goes_on_where_the_dead_coordinator_left_it(tmp_path: Path) -> None:
+    first = Ledger.open(tmp_path / "ledger.db")
+    stream = stream_of(first)
+    stream.add(metric(1))
+    await first.settled()
+    stream.add(metric(2))  # nobody has been told of it
+    first.close(flush=False)
+    second = Ledger.open(tmp_path / "ledger.db")
+    again = stream_of(second)
+    assert (again.length, again.ended) == (1, False)
+    again.add(END)
+    assert await read(again, 0) == [0, 1]
+    second.close()

@@ -18,8 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import msgspec
-
 from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator import resumption
 from llamaforge.coordinator.alarm import Alarm
@@ -248,15 +246,16 @@ class Conductor:
             return None
         wishes, history = self.record.submission.wishes, self._history
         must, wakes = self._missing(), None
+        ready = sum(node.ready for node in self._nodes.all())
+        if wishes.on_node_loss != "wait" and ready >= history.members:
+            must = []  # as many as before are there
         if must and wishes.on_node_loss != "wait":
-            if self._grace_ends is None and any(node.ready for node in self._nodes.all()):
+            if self._grace_ends is None and ready:
                 self._grace_ends = now + self._return_grace
             if self._grace_ends is not None and now >= self._grace_ends:
                 must = []
             else:
                 wakes = self._grace_ends
-        if wishes.on_node_loss == "replace" and history.members:
-            wishes = msgspec.structs.replace(wishes, min_nodes=history.members)
         refused = {name for name, (until, _) in self._refused.items() if now < until}
         times = [until for until, _ in self._refused.values() if now < until]
         wakes = min([*times, *([wakes] if wakes else [])], default=None)

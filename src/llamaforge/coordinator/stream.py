@@ -28,6 +28,7 @@ class JobStream:
 
     def __init__(self, path: Path, ledger: Ledger, barrier: Callable[[], Awaitable[None]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
         self.path = path
         self._file = ledger.file(path)
         self._barrier = barrier
