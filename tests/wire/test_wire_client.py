@@ -97,6 +97,19 @@ async def test_follow_from_now(serve: Serve) -> None:
     assert asked == ["5"]
 
 
+async def test_a_stream_that_begins_after_the_end_is_over(serve: Serve) -> None:
+    async def job(_: web.Request) -> web.Response:
+        status = {"since": 0.0, "submitted": 0.0, "output_dir": "/x", "total_steps": 5}
+        return answer(api.JobStatus(id="j", state=JobState.DONE, updates=6, **status))
+
+    async def stream(_: web.Request) -> web.Response:
+        return web.Response(body=b"")
+
+    routes = {("GET", f"{api.JOBS}/j"): job, ("GET", f"{api.JOBS}/j/stream"): stream}
+    async with await serve(routes) as fleet:  # type: ignore[arg-type]
+        assert [u async for u in fleet.stream("j", 6)] == []
+
+
 async def test_a_coordinator_that_stays_away_is_given_up(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import click
 from llamaforge.cli.asking import fleet_option, json_option
 from llamaforge.cli.ending import say_detached, say_end
 from llamaforge.cli.fetching import fetch
-from llamaforge.cli.following import Outcome, watch
+from llamaforge.cli.following import Outcome, catch_up, watch
 from llamaforge.cli.job_folder import RUNS
 from llamaforge.cli.names import JobId, find_job
 from llamaforge.cli.progress import View, status_line, view_for
@@ -44,7 +44,7 @@ async def _attach(client: FleetClient, name: str, view: View) -> tuple[str, Outc
         client.tell = view.say
         job = await find_job(client, name)
         tally = Tally(job.total_steps)
-        position = await _fold(client, job, tally)
+        position = await catch_up(client, job.id, tally)
         view.begin(tally)
         view.say(f"job {job.id} is {tally.state.value}: {status_line(tally)}")
         ended = tally.ended
@@ -54,15 +54,6 @@ async def _attach(client: FleetClient, name: str, view: View) -> tuple[str, Outc
         if ended is None:
             return job.id, None
         return job.id, await _brought(client, job, tally, ended, view)
-
-
-async def _fold(client: FleetClient, job: JobStatus, tally: Tally) -> int:
-    """Sums up what has happened so far; returns the number of the update that comes next."""
-    position = 0
-    async for numbered in client.history(job.id):
-        tally.take(numbered.update)
-        position = numbered.number + 1
-    return position
 
 
 async def _brought(

@@ -89,6 +89,23 @@ async def watch(
     return Watched(ended=tally.ended, cancelled=interrupts.cancelled)
 
 
+async def catch_up(client: FleetClient, job_id: str, tally: Tally) -> int:
+    """Sums up what has happened to a job so far.
+
+    Returns:
+        The number of the update that comes next.
+
+    Raises:
+        FleetError: the job is not known, or the coordinator stays away.
+    """
+    position = 0
+    async with aclosing(client.history(job_id)) as history:
+        async for numbered in history:
+            tally.take(numbered.update)
+            position = numbered.number + 1
+    return position
+
+
 def detached_lines(job_id: str) -> list[str]:
     """What to tell a person who leaves a job to itself."""
     return [

@@ -22,7 +22,7 @@ from llamaforge.bundle.store import BlobStore
 from llamaforge.cli import words
 from llamaforge.cli.embedded import EmbeddedFleet
 from llamaforge.cli.fetching import fetch
-from llamaforge.cli.following import Outcome, watch
+from llamaforge.cli.following import Outcome, catch_up, watch
 from llamaforge.cli.job_folder import RUNS
 from llamaforge.cli.progress import View
 from llamaforge.cli.tally import Tally
@@ -181,7 +181,8 @@ def go_on(job_id: str, spec: JobSpec, client: FleetClient, view: View) -> Outcom
             else:
                 view.say(f"job {job_id} is {job.state.value} already")
             tally = Tally(job.total_steps, first_step=job.step)
-            return await _to_the_end(client, _Errand.of(job_id, spec), tally, view, job.updates)
+            position = await catch_up(client, job_id, tally)
+            return await _to_the_end(client, _Errand.of(job_id, spec), tally, view, position)
 
     return _interruptible(run())
 

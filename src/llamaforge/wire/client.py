@@ -231,7 +231,17 @@ class FleetClient:
                     return
                 await away.wait(why)
             else:
+                if await self._is_over(job_id, position):
+                    return
                 await away.pause()
+
+    async def _is_over(self, job_id: str, position: int) -> bool:
+        """Whether a job has ended with no update from this number on."""
+        try:
+            job = await self.job(job_id)
+        except FleetError:
+            return False  # the coordinator is just leaving, or the stream's next answer tells
+        return job.state.final and job.updates <= position
 
     async def history(self, job_id: str) -> AsyncGenerator[Numbered, None]:
         """The updates that the job has at the time of the call, from the first one on."""
