@@ -16,6 +16,13 @@ def test_the_identity_stays(tmp_path: Path) -> None:
     assert facts.identity(tmp_path / "another") != first
 
 
+def test_the_identity_of_an_earlier_version_is_kept_and_makes_room(tmp_path: Path) -> None:
+    (tmp_path / "identity").write_text("abc\n")
+    assert facts.identity(tmp_path) == "abc"
+    (tmp_path / "identity").mkdir()
+    assert facts.identity(tmp_path) == "abc"
+
+
 def test_versions_are_what_metadata_says() -> None:
     versions = facts.versions()
     assert versions["torch"] == metadata.version("torch")

@@ -113,7 +113,7 @@ class Gate:
 
     def __init__(self, members: Members) -> None:
         self._members = members
-        self._inside: dict[tuple[str, str], dict[web.Request, None]] = {}
+        self._inside: dict[tuple[str, str], dict[int, web.Request]] = {}
         self._strangers: set[str] = set()
         members.on_out.append(self._cut)
 
@@ -132,12 +132,12 @@ class Gate:
             raise
         request[CALLER] = caller
         key = (caller.kind, caller.name.lower())
-        self._inside.setdefault(key, {})[request] = None
+        self._inside.setdefault(key, {})[id(request)] = request
         try:
             yield caller
         finally:
             there = self._inside.get(key, {})
-            there.pop(request, None)
+            there.pop(id(request), None)
             if not there:
                 self._inside.pop(key, None)
 
@@ -187,7 +187,7 @@ class Gate:
 
     def _cut(self, kind: Kind, name: str) -> None:
         """Closes everything that somebody has open."""
-        for request in list(self._inside.get((kind, name.lower()), {})):
+        for request in list(self._inside.get((kind, name.lower()), {}).values()):
             if request.transport is not None:
                 request.transport.abort()
 

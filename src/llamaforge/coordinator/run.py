@@ -22,7 +22,7 @@ from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator.board import Board
 from llamaforge.coordinator.configuration import Configuration
 from llamaforge.coordinator.doors import Doors
-from llamaforge.coordinator.gate import Gate
+from llamaforge.coordinator.gate import Gate, service_group
 from llamaforge.coordinator.joining import Joining
 from llamaforge.coordinator.ledger import Ledger
 from llamaforge.coordinator.members import Members
@@ -57,8 +57,7 @@ async def run(configuration: Configuration, notify: Notify) -> None:
         UserError: another coordinator uses the state folder, it can't be written, or the port is
             taken.
     """
-    state = Path(configuration.settings.state_dir)
-    path = state / fleet_file.NAME
+    path = Path(configuration.settings.runtime_dir) / fleet_file.NAME
     lock = fleet_file.lock_of(path)
     if not await asyncio.to_thread(lock.take):
         raise _runs_already(path)
@@ -74,7 +73,7 @@ async def run(configuration: Configuration, notify: Notify) -> None:
 
 async def _serve(configuration: Configuration, notify: Notify, path: Path) -> None:
     """Takes up what an earlier process left, opens the doors, and works until it is told to end."""
-    settings, state = configuration.settings, path.parent
+    settings, state = configuration.settings, Path(configuration.settings.state_dir)
     ended = _ended_by_signal()
     with writing_state(state):
         authority = await asyncio.to_thread(Authority.open, state / "authority")
@@ -190,8 +189,14 @@ class Coordinator:
             authority=self._authority.fingerprint,
         )
         with writing_state(self._path.parent):
-            fleet_file.write(self._path, fleet)
+            fleet_file.write(self._path, fleet, mode=0o600 if service_group() is None else 0o640)
         log.info("listening on %s:%d; fleet file %s", settings.host, fleet.port, self._path)
+        if settings.host not in ("127.0.0.1", "::1", "localhost"):
+            log.info(
+                "a worker on another machine joins with: sudo llamaforge worker join %s; a token "
+                "for it: llamaforge coordinator token",
+                self._doors.address(),
+            )
 
     def _sent_away(self, kind: str, name: str) -> None:
         if kind == "node":

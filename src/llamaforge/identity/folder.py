@@ -10,10 +10,23 @@ import os
 import tempfile
 from pathlib import Path
 
+import msgspec
+
 IDENTITY = "identity.pem"
 """The private key, then its certificate."""
 AUTHORITY = "authority.pem"
 """The certificate of the fleet's authority."""
+ABOUT = "about.json"
+"""Whose identity it is, for programs that read no certificates; nobody is believed for it."""
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose identity it is, and where it came from."""
+
+    name: str = ""
+    """The node's or the person's name."""
+    token: str = ""
+    """Id of the join token that it was given for; empty on the coordinator's own machine."""
 
 
 def identity_file(folder: Path | str) -> Path:
@@ -31,7 +44,17 @@ def complete(folder: Path | str) -> bool:
     return identity_file(folder).exists() and authority_file(folder).exists()
 
 
-def save(folder: Path, *, key: str, certificate: str, authority: str) -> None:
+def about(folder: Path | str) -> About:
+    """Whose identity stands there; nobody's where that can't be told."""
+    try:
+        return msgspec.json.decode((Path(folder) / ABOUT).read_bytes(), type=About)
+    except (OSError, msgspec.MsgspecError):
+        return About()
+
+
+def save(
+    folder: Path, *, key: str, certificate: str, authority: str, about: About | None = None
+) -> None:
     """Writes an identity; only its owner can read it, and it is on the medium when this returns.
 
     Args:
@@ -39,10 +62,13 @@ def save(folder: Path, *, key: str, certificate: str, authority: str) -> None:
         key: the private key, PEM.
         certificate: the certificate for it, PEM.
         authority: the authority's certificate, PEM.
+        about: whose it is; None leaves what is written there.
 
     Raises:
         OSError: the folder can't be written; what was there before is unchanged.
     """
+    if about is not None:
+        write_secret(folder / ABOUT, msgspec.json.encode(about).decode())
     write_secret(authority_file(folder), authority)
     write_secret(identity_file(folder), key.strip() + "\n" + certificate.strip() + "\n")
 

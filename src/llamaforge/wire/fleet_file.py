@@ -12,6 +12,7 @@ import fcntl
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,8 @@ from llamaforge.errors import FleetError
 from llamaforge.paths import state_dir, writing_state
 
 NAME = "fleet.json"
+SERVICE = Path("/run/llamaforge-coordinator") / NAME
+"""The fleet file of this machine's coordinator service; its group can read it."""
 
 
 class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,18 +43,41 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
     """Fingerprint of the fleet's authority: SHA-256 of its certificate, in hex."""
     identity: str = ""
     """Folder with a person's key and certificate, in the file of a remote fleet; else empty."""
-    token: str = ""
-
-    @property
-    def url(self) -> str:
-        """The root of its HTTP paths."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
 
 
 def default_path() -> Path:
     """Where this user's fleet file is."""
     return state_dir() / NAME
+
+
+def remote_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where `llamaforge login` notes the fleet of another machine."""
+    base = environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "llamaforge" / NAME
+
+
+def search(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> FleetFile | None:
+    """The fleet that a command is meant for, or None where there is none.
+
+    The first of: the file that is named, the one in LLAMAFORGE_FLEET, this user's own fleet that
+    runs, this machine's service (where this user may use it), and the fleet this user has logged
+    in to.
+
+    Raises:
+        FleetError: a file can't be read or understood.
+    """
+    if path is None and environ.get("LLAMAFORGE_FLEET"):
+        path = Path(environ["LLAMAFORGE_FLEET"])
+    if path is not None:
+        return find(path)
+    for place in (default_path(), SERVICE, remote_path(environ)):
+        try:
+            found = find(place)
+        except PermissionError:
+            continue  # the service's, and this user is not in its group
+        if found is not None:
+            return found
+    return None
 
 
 def find(path: Path | None = None) -> FleetFile | None:
@@ -90,11 +116,18 @@ def read(path: Path) -> FleetFile:
         ) from why
 
 
-def write(path: Path, fleet: FleetFile) -> None:
-    """Writes a fleet file that only this user can read; readers see the old or the new one."""
+def write(path: Path, fleet: FleetFile, *, mode: int = 0o600) -> None:
+    """Writes a fleet file; readers see the old or the new one.
+
+    Args:
+        path: the file.
+        fleet: what it says.
+        mode: who may read it; a service's group may.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "wb") as file:
+        os.fchmod(handle, mode)
         file.write(msgspec.json.encode(fleet))
     Path(name).rename(path)
 
@@ -126,9 +159,12 @@ class Lock:
         return True
 
     def _try(self, kind: int = fcntl.LOCK_EX) -> bool:
-        with writing_state(self.path.parent):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if kind == fcntl.LOCK_SH:  # members of the service's group may only look
+            handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            with writing_state(self.path.parent):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except OSError as why:
@@ -150,9 +186,10 @@ class Lock:
 
         Asks with a shared lock, so that two who ask at once don't take each other for the holder.
         """
-        if not self.path.exists():
-            return False
         mine = Lock(self.path)
-        got = mine._try(fcntl.LOCK_SH)
+        try:
+            got = mine._try(fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
         mine.free()
         return not got

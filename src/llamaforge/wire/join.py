@@ -18,6 +18,7 @@ import msgspec
 from llamaforge.errors import FleetError, UserError
 from llamaforge.identity import contexts, folder, trouble
 from llamaforge.identity.fingerprint import fingerprint
+from llamaforge.identity.folder import About
 from llamaforge.identity.request import KeyRequest
 from llamaforge.identity.token import JoinToken
 from llamaforge.wire import api
@@ -29,7 +30,9 @@ TRIES = 3
 """How often a request whose answer was lost is sent: the same request again costs no second use."""
 
 
-async def join(host: str, port: int, token: JoinToken, name: str, key: KeyRequest) -> str:
+async def join(
+    host: str, port: int, token: JoinToken, name: str, key: KeyRequest
+) -> api.Certificate:
     """Joins with a token.
 
     Args:
@@ -59,7 +62,7 @@ async def join(host: str, port: int, token: JoinToken, name: str, key: KeyReques
     return await _ask(place, wish, authority)
 
 
-async def join_here(socket: str, name: str, key: KeyRequest) -> str:
+async def join_here(socket: str, name: str, key: KeyRequest) -> api.Certificate:
     """Joins through the unix socket of a coordinator on this machine, which asks for no token.
 
     Raises:
@@ -70,7 +73,7 @@ async def join_here(socket: str, name: str, key: KeyRequest) -> str:
     return await _ask(Endpoint(socket=socket), wish, "")
 
 
-async def renew(endpoint: Endpoint, key: KeyRequest) -> str:
+async def renew(endpoint: Endpoint, key: KeyRequest) -> api.Certificate:
     """Gets another certificate for the one that the endpoint shows.
 
     Raises:
@@ -83,10 +86,15 @@ async def renew(endpoint: Endpoint, key: KeyRequest) -> str:
         raise _gone(endpoint, why) from why
 
 
-def save(home: Path, key: KeyRequest, answer: str) -> None:
+def save(home: Path, key: KeyRequest, signed: api.Certificate, about: About | None = None) -> None:
     """Writes what `join` or `renew` has returned as an identity. Raises OSError."""
-    signed = msgspec.json.decode(answer, type=api.Certificate)
-    folder.save(home, key=key.key, certificate=signed.certificate, authority=signed.authority)
+    folder.save(
+        home,
+        key=key.key,
+        certificate=signed.certificate,
+        authority=signed.authority,
+        about=about,
+    )
 
 
 async def _authority(place: Endpoint) -> str:
@@ -106,7 +114,7 @@ async def _authority(place: Endpoint) -> str:
         raise FleetError(f"what answers at {place.url} is not a coordinator") from why
 
 
-async def _ask(place: Endpoint, wish: api.JoinRequest, authority: str) -> str:
+async def _ask(place: Endpoint, wish: api.JoinRequest, authority: str) -> api.Certificate:
     for attempt in range(TRIES):
         try:
             context = contexts.newcomer(authority) if authority else None
@@ -119,12 +127,10 @@ async def _ask(place: Endpoint, wish: api.JoinRequest, authority: str) -> str:
     raise AssertionError("not reached")
 
 
-async def _post(http: aiohttp.ClientSession, path: str, body: msgspec.Struct) -> str:
+async def _post(http: aiohttp.ClientSession, path: str, body: msgspec.Struct) -> api.Certificate:
     async with http.post(path, data=msgspec.json.encode(body)) as answer:
         await check(answer)
-        text = await answer.text()
-        msgspec.json.decode(text, type=api.Certificate)
-        return text
+        return msgspec.json.decode(await answer.read(), type=api.Certificate)
 
 
 def _gone(place: Endpoint, why: BaseException) -> FleetError:

@@ -18,7 +18,9 @@ from llamaforge import __version__
 
 def identity(state_dir: Path) -> str:
     """This worker's identity: random, made once for each state folder."""
-    path = state_dir / "identity"
+    path, earlier = state_dir / "node-id", state_dir / "identity"
+    if earlier.is_file() and not path.exists():  # its name, before there were certificates
+        earlier.rename(path)
     try:
         return path.read_text().strip()
     except FileNotFoundError:

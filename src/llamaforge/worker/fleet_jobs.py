@@ -187,7 +187,7 @@ class FleetJobs:
             jobs=self._state / "jobs",
             cache=Path(settings.cache_dir),
             runner=self._runner,
-            http=CoordinatorHttp(target.url, target.token, generation=order.generation),
+            http=CoordinatorHttp(target, generation=order.generation),
             send=self.link.send,
             network_timeout=settings.network_timeout,
         )

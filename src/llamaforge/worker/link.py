@@ -8,15 +8,15 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import aiohttp
 import msgspec
 
-from llamaforge.errors import FleetError
-from llamaforge.spec.fleet import WorkerSettings, host_and_port
-from llamaforge.wire import api, auth, fleet_file
-from llamaforge.wire.fleet_file import FleetFile
+from llamaforge.errors import FleetError, LlamaForgeError
+from llamaforge.identity import trouble
+from llamaforge.spec.fleet import WorkerSettings
+from llamaforge.wire import api
+from llamaforge.wire.endpoint import Endpoint
 from llamaforge.wire.messages import (
     FRAME_LIMIT,
     FromCoordinator,
@@ -26,7 +26,10 @@ from llamaforge.wire.messages import (
     Refusal,
     Welcome,
 )
+from llamaforge.wire.refused import REFUSAL
 from llamaforge.wire.session import Session
+from llamaforge.worker.enrol import enrol, find_coordinator
+from llamaforge.worker.renewal import keep_fresh
 
 HEARTBEAT = 4.0
 """Seconds between pings."""
@@ -60,12 +63,13 @@ class Link:
         self._settings, self._hello = settings, hello
         self._heard, self._abandoned = heard, abandoned
         self._session = self._new_session()
-        self._coordinator = ""
+        self._coordinator = self._process = ""
+        self._refused = False
         self.said = ""
         """What it said last about the connection, for people."""
         self.connected = False
         """Whether the coordinator is there now."""
-        self.target: FleetFile | None = None
+        self.target: Endpoint | None = None
         """The coordinator that was dialled last."""
         self.address = ""
         """IP address of this node that routes to it."""
@@ -88,9 +92,10 @@ class Link:
         while True:
             try:
                 self.target = find_coordinator(self._settings())
+                await enrol(self._settings(), refused=self._refused)
                 await self._dial(self.target)
                 pause = FIRST_PAUSE
-            except FleetError as why:
+            except LlamaForgeError as why:
                 now = self._settings()
                 alone = self.target is None and now.coordinator is None
                 quietly = alone and now.master_addr is not None
@@ -98,13 +103,14 @@ class Link:
             except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as why:
                 if self.connected:
                     pause = FIRST_PAUSE
+                self._refused = _is_refused(why)
                 self._tell(_unreachable(self.target, why))
             finally:
                 self.connected = False
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _dial(self, target: FleetFile) -> None:
+    async def _dial(self, target: Endpoint) -> None:
         """One connection, until it ends. Raises when there is none or it breaks."""
         timeout = aiohttp.ClientTimeout(
             total=None,
@@ -112,24 +118,30 @@ class Link:
             sock_read=GREETING_SECONDS,  # until the websocket stands; from then on pings tell
         )
         async with (
-            aiohttp.ClientSession(headers=auth.header(target.token), timeout=timeout) as http,
-            http.ws_connect(
-                f"{target.url}{api.WORKERS}", heartbeat=HEARTBEAT, max_msg_size=FRAME_LIMIT
-            ) as socket,
+            target.open(timeout=timeout) as http,
+            http.ws_connect(api.WORKERS, heartbeat=HEARTBEAT, max_msg_size=FRAME_LIMIT) as socket,
         ):
             self.address = self._settings().address or _own_address(socket)
             welcome = await self._greet(socket)
             if not welcome.resumed:
                 self._begin(welcome)
-            self.connected = True
+            elif welcome.process != self._process:
+                self._session.restart()  # the same fleet, whose coordinator was started again
+            self._process = welcome.process
+            self.connected, self._refused = True, False
             self._tell(f"connected to {target.host}:{target.port}")
-            await self._carry(socket, welcome.received if welcome.resumed else 0)
+            freshness = asyncio.ensure_future(keep_fresh(target))
+            try:
+                await self._carry(socket, welcome.received if welcome.resumed else 0)
+            finally:
+                freshness.cancel()
         raise ConnectionError("the coordinator closed the connection")
 
     async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> Welcome:
         hello = msgspec.structs.replace(
             self._hello(self.address),
             coordinator=self._coordinator,
+            process=self._process,
             received=self._session.received,
         )
         await socket.send_str(msgspec.json.encode(hello).decode())
@@ -176,37 +188,20 @@ class Link:
             log.log(logging.DEBUG if quietly else logging.INFO, "%s", text)
 
 
-def find_coordinator(settings: WorkerSettings) -> FleetFile:
-    """Where the coordinator is now: the fleet file is read anew each time, since it may move.
-
-    Raises:
-        FleetError: nothing says where it is, or the token is missing.
-    """
-    path = Path(settings.fleet or Path(settings.state_dir) / fleet_file.NAME)
-    if settings.coordinator is None:
-        if not path.exists():
-            raise FleetError(f"no fleet file at {path} yet")
-        return fleet_file.read(path)
-    host, port = host_and_port(settings.coordinator)
-    if settings.token_file:
-        token = auth.read_token(Path(settings.token_file))
-    elif path.exists():
-        token = fleet_file.read(path).token
-    else:
-        raise FleetError(
-            f"no token for the coordinator at {host}:{port}; give it with --token-file "
-            "(`llamaforge worker install` has that option, too)"
-        )
-    return FleetFile(host=host, port=port, token=token, pid=0)
+def _is_refused(why: BaseException) -> bool:
+    """Whether the coordinator is there, and does not take this worker's certificate."""
+    if isinstance(why, aiohttp.WSServerHandshakeError):
+        return why.status in (401, 403)
+    return trouble.explain(why) is not None
 
 
-def _unreachable(target: FleetFile | None, why: BaseException) -> str:
+def _unreachable(target: Endpoint | None, why: BaseException) -> str:
     where = f"{target.host}:{target.port}" if target else "the coordinator"
-    if isinstance(why, aiohttp.WSServerHandshakeError) and why.status == 401:
-        return (
-            f"waiting: the coordinator at {where} refuses this worker's token; give the right one "
-            "with --token-file (`llamaforge worker install` has that option, too)"
-        )
+    if isinstance(why, aiohttp.WSServerHandshakeError):
+        said = why.headers.get(REFUSAL) if why.headers else None
+        return f"waiting: the coordinator at {where} refuses this worker: {said or why.status}"
+    if (words := trouble.explain(why)) is not None:
+        return f"waiting: the coordinator at {where} can't be talked to: {words}"
     return f"waiting: nothing answers at {where}; dialling until the coordinator is there"
 
 

@@ -29,8 +29,8 @@ from llamaforge.worker.busy import BusyLock
 from llamaforge.worker.classic.way import ClassicWay
 from llamaforge.worker.configuration import Configuration
 from llamaforge.worker.ending import end
+from llamaforge.worker.enrol import find_coordinator
 from llamaforge.worker.fleet_jobs import FleetJobs
-from llamaforge.worker.link import find_coordinator
 from llamaforge.worker.memory import limit_memory, trim_memory
 from llamaforge.worker.orphans import Orphans, adopt
 from llamaforge.worker.peer.port import Figures, PeerPort
