@@ -158,8 +158,8 @@ def test_json_streams_the_upload_too(tmp_path: Path) -> None:
 
 
 def test_a_running_fleet_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    running = FleetFile(host="127.0.0.1", port=29400, token="t", pid=1)
-    monkeypatch.setattr(launch.fleet_file, "find", lambda: running)
+    running = FleetFile(host="127.0.0.1", port=29400, pid=1)
+    monkeypatch.setattr(launch.fleet_file, "search", lambda: running)
     said: list[str] = []
     with any_fleet(said.append) as client:
         assert client.fleet == running
@@ -171,7 +171,7 @@ def test_without_a_fleet_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None
     embedded.return_value.__enter__ = Mock(return_value=Mock(client=lambda: "client"))
     embedded.return_value.__exit__ = Mock(return_value=None)
     monkeypatch.setattr(launch, "EmbeddedFleet", embedded)
-    monkeypatch.setattr(launch.fleet_file, "find", lambda: None)
+    monkeypatch.setattr(launch.fleet_file, "search", lambda: None)
     said: list[str] = []
     with any_fleet(said.append, workers=2) as client:
         assert cast("Any", client) == "client"

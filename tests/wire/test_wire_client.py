@@ -28,7 +28,7 @@ Serve = Callable[[dict[tuple[str, str], Handler]], Awaitable[FleetClient]]
 
 
 @pytest.fixture
-async def serve(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Serve]:
+async def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Serve]:
     """Starts a coordinator with the given routes; returns a client of it."""
     monkeypatch.setattr(away, "REDIAL_SECONDS", 0)
     runners: list[web.AppRunner] = []
@@ -40,9 +40,9 @@ async def serve(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Serve]:
         runner = web.AppRunner(app)
         runners.append(runner)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        port = runner.addresses[0][1]
-        return FleetClient(FleetFile(host="127.0.0.1", port=port, token="t", pid=1))
+        path = str(tmp_path / f"{len(runners)}.sock")
+        await web.UnixSite(runner, path).start()
+        return FleetClient(FleetFile(host="127.0.0.1", port=1, socket=path))
 
     yield start
     for runner in runners:
@@ -111,10 +111,10 @@ async def test_a_stream_that_begins_after_the_end_is_over(serve: Serve) -> None:
 
 
 async def test_a_coordinator_that_stays_away_is_given_up(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "AWAY_SECONDS", 0)
-    fleet = FleetClient(FleetFile(host="127.0.0.1", port=1, token="t", pid=1))
+    fleet = FleetClient(FleetFile(host="127.0.0.1", port=1, socket=str(tmp_path / "none")))
     async with fleet:
         with pytest.raises(FleetError, match=r"127\.0\.0\.1:1 can't be reached"):
             await anext(fleet.follow("j"))

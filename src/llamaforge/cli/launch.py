@@ -80,10 +80,7 @@ def any_fleet(
         workers: how many to start where no fleet runs.
         registered: let other commands find the fleet that is started.
     """
-    if path is not None:
-        yield FleetClient.open(path)
-        return
-    running = fleet_file.find()
+    running = FleetClient.open(path).fleet if path is not None else fleet_file.search()
     if running is not None:
         say(f"using the fleet at {running.host}:{running.port}")
         yield FleetClient(running)
@@ -109,7 +106,7 @@ def held_job(spec: JobSpec, path: Path | None) -> tuple[FleetClient, str] | None
         UserError: a job of that kind can only be found by its name, and none was given.
         FleetError: the fleet can't be reached.
     """
-    fleet = fleet_file.find(path) if spec.auto_resume else None
+    fleet = fleet_file.search(path) if spec.auto_resume else None
     if fleet is None or not (client := FleetClient(fleet)).keeps_folders:
         return None
     if spec.name is None:
