@@ -59,9 +59,10 @@ class Preflights:
             address: the one at which this node's ranks are to be reached.
         """
         warnings: list[str] = []
-        refusal = self._refusal(question, address)
-        digest, links = await asyncio.gather(
-            self._digest(question, warnings), self._linked(question, warnings)
+        refusal, digest, links = await asyncio.gather(
+            self._refusal(question, address),
+            self._digest(question, warnings),
+            self._linked(question, warnings),
         )
         cache = Path(self._settings().cache_dir)
         return PreflightReport(
@@ -77,12 +78,18 @@ class Preflights:
             fingerprint=fingerprint(),
         )
 
-    def _refusal(self, question: Preflight, address: str) -> LlamaForgeError | None:
+    async def _refusal(self, question: Preflight, address: str) -> LlamaForgeError | None:
         try:
             self._check_address(question, address)
-            self._check_room(question.manifest)
+            room = asyncio.to_thread(self._check_room, question.manifest)
+            await asyncio.wait_for(room, SECONDS)
         except LlamaForgeError as why:
             return why
+        except asyncio.TimeoutError:
+            return Trouble(
+                f"its disk did not answer within {SECONDS:.0f} s",
+                hint=f"look at the disk of {self._settings().cache_dir}: journalctl -k",
+            )
         except OSError as why:
             where = why.filename or self._settings().cache_dir
             return Trouble(
