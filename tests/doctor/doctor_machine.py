@@ -38,6 +38,7 @@ HEALTHY = {
     "ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }",
 }
 """What `systemctl show` says of a service that is well."""
+STAT = "stat -L -c %F|%a|%U|%G|%s --"
 FOLDER = "directory|750|llamaforge|llamaforge|4096"
 LINK = {
     "ifname": "eth0",
@@ -66,6 +67,8 @@ class FakeMachine(Machine):
         self.asked: list[str] = []
         self.contacts: dict[tuple[str, int], Contact] = {}
         self.answers: dict[tuple[str, int], Answer] = {}
+        self.spoken: dict[tuple[str, int], str] = {}
+        """How each server was spoken to: `tls` or `plain`."""
         self.largest = 0
         """Bytes above which requests are lost; 0 for none."""
         self.unit()
@@ -75,6 +78,7 @@ class FakeMachine(Machine):
         self.says("id -un", "root\n")
         for path in ("/var/lib/llamaforge", "/var/cache/llamaforge"):
             self.stat(path, FOLDER)
+        self.says(f"{STAT} /var/lib/llamaforge/identity", code=1)  # it has not joined a fleet
         for path in (PYTHON, PROGRAM):
             self.stat(path, "regular file|755|root|root|100")
         self.says(f"{PYTHON} -I -c", "3.11\n")
@@ -105,7 +109,7 @@ class FakeMachine(Machine):
 
     def stat(self, path: str, shown: str) -> None:
         """What `stat` says of a path on any file system: kind|mode|user|group|size."""
-        self.says(f"stat -L -c %F|%a|%U|%G|%s -- {path}", shown)
+        self.says(f"{STAT} {path}", shown)
 
     def host(self, name: str, address: str) -> None:
         """A name that resolves."""
@@ -134,8 +138,16 @@ class FakeMachine(Machine):
         return self.contacts.get((address, port), Contact.SILENT)
 
     def ask(
-        self, address: str, port: int, path: str, *, padding: int = 0, seconds: float = 4.0
+        self,
+        address: str,
+        port: int,
+        path: str,
+        *,
+        padding: int = 0,
+        seconds: float = 4.0,
+        tls: bool = False,
     ) -> Answer | None:
+        self.spoken[address, port] = "tls" if tls else "plain"
         if self.largest and padding > self.largest:
             return None
         return self.answers.get((address, port))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import certificate
 from llamaforge.doctor.contact import Contact, _padding, ask, connect, parse
 
 
@@ -73,6 +76,27 @@ def test_an_answer_with_its_clock(server) -> None:
 def test_a_request_fills_a_packet_exactly(server, size: int) -> None:
     assert ask("127.0.0.1", server[0], "/health", padding=size, seconds=2) is not None
     assert len(server[1][-1]) == size
+
+
+def test_a_coordinator_is_asked_over_tls_whoever_signed_it(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.make(tmp_path, "somebody"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        asked: list[bytes] = []
+
+        def serve() -> None:
+            with context.wrap_socket(listener.accept()[0], server_side=True) as line:
+                asked.append(line.recv(65536))
+                line.sendall(b"HTTP/1.1 200 OK\r\n\r\n{}")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        answer = ask("127.0.0.1", port, "/health", padding=1000, seconds=5, tls=True)
+        thread.join(5)
+    assert answer is not None
+    assert answer.status == 200
+    assert len(asked[0]) == 1000 - 22
 
 
 @given(st.integers(0, 20000))

@@ -193,13 +193,25 @@ def test_a_token_that_others_can_read(machine: FakeMachine) -> None:
     )
 
 
+IDENTITY = "/var/lib/llamaforge/identity/identity.pem"
+
+
 @pytest.mark.parametrize("shown", ["", "regular empty file|600|root|root|0"])
-def test_a_token_that_is_missing_or_empty(machine: FakeMachine, shown: str) -> None:
+def test_a_machine_that_has_not_joined_and_holds_no_token(machine: FakeMachine, shown: str) -> None:
     machine.settings("LLAMAFORGE_COORDINATOR=boss:29400")
     if shown:
         machine.stat("/etc/llamaforge/token", shown)
     (found,) = machine.look(secrets.CHECK)
-    assert "missing or empty; the coordinator boss takes nobody" in found.seen
+    assert "has not joined the fleet of boss:29400" in found.seen
+    assert found.fix == ("llamaforge worker join boss:29400",)
+    machine.stat(IDENTITY, "regular file|600|llamaforge|llamaforge|900")
+    assert machine.look(secrets.CHECK) == []
+
+
+def test_a_key_that_others_can_read(machine: FakeMachine) -> None:
+    machine.stat(IDENTITY, "regular file|640|llamaforge|llamaforge|900")
+    (found,) = machine.look(secrets.CHECK)
+    assert (found.about, found.fix) == (IDENTITY, (f"chmod 600 {IDENTITY}",))
 
 
 def test_no_token_is_needed_without_a_coordinator(machine: FakeMachine) -> None:

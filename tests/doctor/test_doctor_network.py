@@ -286,12 +286,13 @@ def test_full_packets_that_are_lost(fleet: FakeMachine) -> None:
         "packets of 1500 bytes, which eth0 sends, don't reach 10.0.0.2; 1400 bytes do" in found.seen
     )
     assert found.fix[0].startswith("ip link set dev eth0 mtu 1400")
+    assert fleet.spoken["10.0.0.2", 29400] == "tls"
 
 
 @pytest.mark.parametrize(
     ("status", "fix"),
     [
-        ("waiting: the coordinator at c:1 refuses this worker's token", "--token-file FILE"),
+        ("waiting: the coordinator at c:1 refuses this worker: removed", "worker join 10.0.0.2:"),
         ("waiting: the coordinator refuses this worker: it speaks protocol 9", "journalctl"),
     ],
 )

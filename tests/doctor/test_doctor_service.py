@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 
 import pytest
-from doctor_machine import FakeMachine
+from doctor_machine import HEALTHY, FakeMachine
 
-from llamaforge.doctor.checks import journal, lingering, ports, reachable, service
+from llamaforge.doctor.checks import (
+    coordinator_service,
+    journal,
+    lingering,
+    ports,
+    reachable,
+    service,
+)
 from llamaforge.doctor.contact import Contact
 from llamaforge.doctor.finding import Severity
+from llamaforge.service.kind import COORDINATOR
 from llamaforge.service.places import UNIT
 
 START, UNMASK = (f"systemctl {verb} llamaforge-worker" for verb in ("start", "unmask"))
-ALL = (service, ports, reachable, journal, lingering)
+ALL = (service, ports, reachable, journal, lingering, coordinator_service)
 
 
 def journal_of(machine: FakeMachine, *entries: dict[str, str]) -> None:
@@ -230,6 +238,43 @@ def test_a_journal_in_memory(machine: FakeMachine) -> None:
     (found,) = machine.look(journal.CHECK)
     assert "Storage=volatile" in found.seen
     assert "zz-llamaforge.conf" in found.fix[1]
+
+
+def coordinator_unit(machine: FakeMachine, **changed: str) -> None:
+    lines = [f"{name}={value}" for name, value in {**HEALTHY, **changed}.items()]
+    machine.says(f"systemctl show {COORDINATOR.unit}", "\n".join(lines))
+
+
+def test_a_machine_without_a_coordinator_has_nothing_to_say_of_it(machine: FakeMachine) -> None:
+    assert machine.look(coordinator_service.CHECK) == []
+
+
+def test_a_coordinators_service_that_has_failed_or_will_not_start_on_boot(
+    machine: FakeMachine,
+) -> None:
+    machine.stat("/var/lib/llamaforge-coordinator", "directory|700|x|llamaforge|4096")
+    coordinator_unit(machine)
+    assert machine.look(coordinator_service.CHECK) == []
+    failed = {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78"}
+    coordinator_unit(machine, **failed)
+    (found,) = machine.look(coordinator_service.CHECK)
+    assert found.about == COORDINATOR.unit
+    assert "a restart can't help" in found.seen
+    assert "systemctl start llamaforge-coordinator" in found.fix
+    coordinator_unit(machine, UnitFileState="disabled")
+    (found,) = machine.look(coordinator_service.CHECK)
+    assert found.fix == ("systemctl enable llamaforge-coordinator",)
+    coordinator_unit(machine, UnitFileState="masked")
+    (found,) = machine.look(coordinator_service.CHECK)
+    assert found.fix == ("systemctl unmask llamaforge-coordinator",)
+
+
+def test_an_authority_that_others_can_look_at(machine: FakeMachine) -> None:
+    coordinator_unit(machine)
+    machine.stat("/var/lib/llamaforge-coordinator", "directory|755|x|llamaforge|4096")
+    (found,) = machine.look(coordinator_service.CHECK)
+    assert "holds the key of the fleet's authority" in found.seen
+    assert found.fix == ("chmod 700 /var/lib/llamaforge-coordinator",)
 
 
 def test_a_user_service_without_lingering(machine: FakeMachine) -> None:

@@ -15,6 +15,11 @@ class Host(NamedTuple):
     named_by: str
     """The setting or option that names it."""
 
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether that port is a coordinator's, which speaks TLS."""
+        return self.named_by == "LLAMAFORGE_COORDINATOR"
+
     @classmethod
     def parse(cls, text: str, port: int, named_by: str) -> Host:
         """`HOST`, `HOST:PORT`, `[V6]:PORT` or a bare IPv6 address.

@@ -218,7 +218,14 @@ class Machine:
         return connect(address, port, seconds)
 
     def ask(
-        self, address: str, port: int, path: str, *, padding: int = 0, seconds: float = 4.0
+        self,
+        address: str,
+        port: int,
+        path: str,
+        *,
+        padding: int = 0,
+        seconds: float = 4.0,
+        tls: bool = False,
     ) -> Answer | None:
         """The answer to an HTTP GET; None where none came.
 
@@ -228,8 +235,9 @@ class Machine:
             path: such as `/health`.
             padding: makes the whole request this many bytes long, to try large packets.
             seconds: to wait.
+            tls: whether that port speaks TLS, as a coordinator's does.
         """
-        return ask(address, port, path, padding=padding, seconds=seconds)
+        return ask(address, port, path, padding=padding, seconds=seconds, tls=tls)
 
     def now(self) -> float:
         """Unix time in seconds."""

@@ -1,4 +1,4 @@
-"""The worker's service as systemd sees it: unit file, drop-ins and present state in one answer."""
+"""A service as systemd sees it: unit file, drop-ins and present state in one answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROPERTIES = (
 
 
 class Unit(msgspec.Struct, frozen=True, kw_only=True):
-    """What systemd says about the worker's service. Make it with `find`."""
+    """What systemd says about a service. Make it with `find`."""
 
     name: str = UNIT
     manager: str = "system"
@@ -137,8 +137,14 @@ def find(machine: Machine) -> Unit:
     return own if own.installed else system
 
 
-def _show(machine: Machine, manager: str) -> Unit:
+def named(machine: Machine, name: str) -> Unit:
+    """Another service of this machine."""
+    return _show(machine, "system", name)
+
+
+def _show(machine: Machine, manager: str, name: str = UNIT) -> Unit:
     scope = ["--user"] if manager == "user" else []
-    done = machine.run("systemctl", *scope, "show", UNIT, "-p", ",".join(PROPERTIES))
+    done = machine.run("systemctl", *scope, "show", name, "-p", ",".join(PROPERTIES))
     lines = (line.partition("=") for line in done.out.splitlines()) if done.code == 0 else ()
-    return Unit(manager=manager, properties={name: value for name, _, value in lines})
+    properties = {key: value for key, _, value in lines}
+    return Unit(name=name, manager=manager, properties=properties)

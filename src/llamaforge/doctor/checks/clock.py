@@ -26,7 +26,7 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
 
 def _compared(machine: Machine, address: str, host: Host) -> Iterator[Finding]:
     before = machine.now()
-    answer = machine.ask(address, host.port, HEALTH)
+    answer = machine.ask(address, host.port, HEALTH, tls=host.speaks_tls)
     if answer is None or answer.date is None:
         return
     off = skew(before, machine.now(), answer.date)

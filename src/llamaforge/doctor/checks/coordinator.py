@@ -37,11 +37,9 @@ def _refusal(machine: Machine, subject: Subject, host: Host) -> Iterator[Finding
     if said.get("connected") is not False or "refuses" not in status:
         return
     fix = subject.unit.show_journal("-n", "20")
-    if "token" in status:
-        fix = (
-            "sudo llamaforge worker install --token-file FILE  # FILE: a copy of the fleet's token"
-        )
     where = f"{host.name}:{host.port}"
+    if any(word in status for word in ("token", "certificate", "removed")):
+        fix = f"sudo llamaforge worker join {where}"
     seen = f"{where} is there, but does not take this worker, which says: {status}"
     yield error(where, seen, fix)
 
@@ -71,7 +69,7 @@ def explained(host: Host, contact: Contact, shown: str, address: str) -> tuple[s
     there = f"sudo llamaforge doctor  # on {shlex.quote(host.name)}"
     if contact is Contact.REFUSED:
         starts = {
-            "LLAMAFORGE_COORDINATOR": "llamaforge coordinator run --host 0.0.0.0",
+            "LLAMAFORGE_COORDINATOR": "sudo systemctl restart llamaforge-coordinator",
             "--peer": "sudo systemctl restart llamaforge-worker",
         }.get(host.named_by, "llamaforge doctor")
         seen = (
@@ -97,7 +95,7 @@ CHECK = Check(
     code="LF302",
     title="Coordinator",
     sees="the coordinator or the host of MASTER_ADDR can't be reached: refused, silent, no route, "
-    "or an unknown name; or the coordinator refuses the worker or its token",
+    "or an unknown name; or the coordinator refuses the worker, its certificate or its token",
     fix="depends on which of them: the command to run there, or here",
     look=look,
 )

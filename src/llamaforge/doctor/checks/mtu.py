@@ -46,7 +46,14 @@ def _tried(machine: Machine, address: str, host: Host) -> Iterator[Finding]:
 def _arrives(machine: Machine, address: str, host: Host, mtu: int) -> bool:
     """Whether a request that fills one packet of `mtu` bytes is answered."""
     size = mtu - HEADERS[ipaddress.ip_address(address).version]
-    answer = machine.ask(address, host.port, HEALTH, padding=max(0, size), seconds=SECONDS)
+    answer = machine.ask(
+        address,
+        host.port,
+        HEALTH,
+        padding=max(0, size),
+        seconds=SECONDS,
+        tls=host.speaks_tls,
+    )
     return answer is not None
 
 

@@ -1,4 +1,4 @@
-"""LF106: nobody but its owner can read the fleet's token or the mail settings, and it is there."""
+"""LF106: nobody but its owner can read the worker's identity, a join token or the mail settings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from llamaforge.doctor.check import Check
 from llamaforge.doctor.finding import Finding, error
 from llamaforge.doctor.machine import Machine
 from llamaforge.doctor.subject import Subject
+from llamaforge.identity.folder import identity_file
 from llamaforge.service.places import on_machine
 
 PLACES = on_machine()
@@ -17,36 +18,38 @@ PLACES = on_machine()
 def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
     """Looks at modes; never at contents."""
     token = subject.get("LLAMAFORGE_TOKEN_FILE") or PLACES.token
-    fleet = [path] if (path := subject.get("LLAMAFORGE_FLEET")) else []
-    for path in (token, PLACES.mail_settings, *fleet):
+    identities = [str(identity_file(f"{folder}/identity")) for folder in subject.state_dirs]
+    for path in (token, PLACES.mail_settings, *identities):
         status = machine.status(path)
-        if status is None:
-            if path == token and subject.coordinator and not fleet:
-                yield _absent(subject, token)
-        elif status.mode & 0o077:
+        if status is not None and status.mode & 0o077:
             yield error(
                 path,
                 f"{path} is a secret, and its mode {status.mode:04o} lets others read or change it",
                 f"sudo chmod 600 {shlex.quote(path)}",
             )
-        elif path == token and status.size == 0:
-            yield _absent(subject, token)
+    if subject.coordinator and not subject.get("LLAMAFORGE_FLEET"):
+        yield from _stranger(machine, subject, (token, *identities))
 
 
-def _absent(subject: Subject, token: str) -> Finding:
-    host = subject.coordinator.name if subject.coordinator else ""
-    return error(
-        token,
-        f"the fleet's token is missing or empty; the coordinator {host} takes nobody without it",
-        "sudo llamaforge worker install --token-file FILE  # FILE: a copy of the fleet's token",
+def _stranger(machine: Machine, subject: Subject, papers: tuple[str, ...]) -> Iterator[Finding]:
+    """A coordinator is named, and nothing here makes this machine known to it."""
+    found = [machine.status(path) for path in papers]
+    if any(status is not None and status.size for status in found):
+        return
+    assert subject.coordinator is not None
+    where = f"{subject.coordinator.name}:{subject.coordinator.port}"
+    yield error(
+        where,
+        f"this machine has not joined the fleet of {where}, and holds no token for it",
+        f"sudo llamaforge worker join {where}",
     )
 
 
 CHECK = Check(
     code="LF106",
     title="Secrets",
-    sees="the fleet's token, the fleet file or the mail settings can be read by others, or the "
-    "token is missing though a coordinator is set",
-    fix="takes the rights away from others",
+    sees="the worker's key, a join token or the mail settings can be read by others; or a "
+    "coordinator is set, and there is neither a certificate nor a token for it",
+    fix="takes the rights away from others, or joins",
     look=look,
 )

@@ -13,7 +13,7 @@ from llamaforge.doctor.unit import Unit
 
 MANY_RESTARTS = 5
 STATUSES = {
-    "78": "the worker says that a restart can't help: its settings are wrong (LF111)",
+    "78": "it says that a restart can't help: its settings are wrong (the worker's: LF111)",
     "200": "WorkingDirectory= can't be entered (LF101)",
     "203": "the program of ExecStart can't be started (LF103, LF107)",
     "216": "the group of Group= or SupplementaryGroups= does not exist",
@@ -41,8 +41,13 @@ def look(machine: Machine, subject: Subject) -> Iterator[Finding]:
         seen = f"{unit.name} can't be loaded ({unit['LoadState']})"
         yield error(unit.name, seen, f"systemd-analyze verify {unit.name}")
     else:
-        yield from _state(machine, unit)
-        yield from _kept(unit)
+        yield from loaded(machine, unit)
+
+
+def loaded(machine: Machine, unit: Unit) -> Iterator[Finding]:
+    """What is wrong with a service that is installed."""
+    yield from _state(machine, unit)
+    yield from _kept(unit)
 
 
 def _state(machine: Machine, unit: Unit) -> Iterator[Finding]:
