@@ -46,16 +46,16 @@ class PieceFile:
         store: where the blob belongs.
         sha256: its digest, checked.
         size: its bytes.
-        piece: bytes in a piece.
+        piece: bytes in a piece; 0: as always.
 
     Raises:
         BlockingIOError: somebody else is fetching it.
         OSError: the disk has no room for it, or refuses; what stood before still does.
     """
 
-    def __init__(self, store: BlobStore, sha256: str, size: int, *, piece: int = PIECE) -> None:
-        self.sha256, self.size, self.piece = sha256, size, piece
-        self.count = -(-size // piece)
+    def __init__(self, store: BlobStore, sha256: str, size: int, *, piece: int = 0) -> None:
+        self.sha256, self.size, self.piece = sha256, size, piece or PIECE
+        self.count = -(-size // self.piece)
         """Pieces in the blob."""
         self._store = store
         self._part, self._have = places(store, sha256)
@@ -242,8 +242,9 @@ def places(store: BlobStore, sha256: str) -> tuple[Path, Path]:
     return folder / f"{sha256}.part", folder / f"{sha256}.have"
 
 
-def standing(store: BlobStore, sha256: str, size: int, *, piece: int = PIECE) -> int:
+def standing(store: BlobStore, sha256: str, size: int, *, piece: int = 0) -> int:
     """Bytes of a blob that stand from its beginning on, after a broken fetch or upload."""
+    piece = piece or PIECE
     part, have = places(store, sha256)
     head = _head(size, piece)
     try:

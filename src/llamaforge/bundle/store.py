@@ -27,7 +27,7 @@ import msgspec
 
 from llamaforge.bundle import digest
 from llamaforge.bundle.manifest import Entry, Manifest, check_digest
-from llamaforge.bundle.pieces import PIECE, PieceFile
+from llamaforge.bundle.pieces import PieceFile
 from llamaforge.errors import IntegrityError
 
 TOUCH_SECONDS = 60.0
@@ -235,7 +235,7 @@ class BlobStore:
         Manifest(entries=(Entry(path="blob", sha256=sha256, size=size),)).check()
         return Incoming(self, sha256, size)
 
-    def pieces(self, sha256: str, size: int, *, piece: int = PIECE) -> PieceFile | None:
+    def pieces(self, sha256: str, size: int, *, piece: int = 0) -> PieceFile | None:
         """Receives a blob in pieces; None while somebody else does.
 
         Raises:

@@ -94,7 +94,7 @@ class RangeSource:
         connection = self._connection
         if connection is not None and connection.sock is not None:
             with contextlib.suppress(OSError):  # it has ended already
-                connection.sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # TLS's own is no abort
 
     def close(self) -> None:
         """Closes the connection; the next read makes another one."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
@@ -28,13 +29,19 @@ from llamaforge.wire.messages import (
 )
 from llamaforge.worker import facts
 from llamaforge.worker.busy import BusyLock
-from llamaforge.worker.coordinator_http import CoordinatorHttp
+from llamaforge.worker.canary import Canary
+from llamaforge.worker.enrol import identity_of
+from llamaforge.worker.exchange import Exchange
 from llamaforge.worker.link import Link
+from llamaforge.worker.link_test import LinkTest, TlsDialler
 from llamaforge.worker.memory import trim_memory
 from llamaforge.worker.node_job import NodeJob
+from llamaforge.worker.preflight import Preflights
 from llamaforge.worker.rank_runner import RankRunner
 from llamaforge.worker.script_job import NodeScript
 
+REMEMBERED = 1000
+"""Generations by which an order is known as one that came before."""
 END_SECONDS = 10.0
 """How long ranks that are ended, and transfers, may take; ranks are killed before."""
 FLUSH_SECONDS = 5.0
@@ -53,6 +60,7 @@ class FleetJobs:
         identity: this worker's.
         versions: what it runs, for the greeting.
         peer_port: where health is served.
+        exchange: the node's cache and transfers.
     """
 
     def __init__(
@@ -64,8 +72,10 @@ class FleetJobs:
         identity: str,
         versions: dict[str, str],
         peer_port: int,
+        exchange: Exchange,
     ) -> None:
         self._settings, self._busy, self._runner = settings, busy, runner
+        self._exchange = exchange
         self._state = Path(settings().state_dir)
         self._identity, self._peer_port = identity, peer_port
         self._session = secrets.token_hex(8)
@@ -73,6 +83,11 @@ class FleetJobs:
         self._job: NodeJob | None = None
         self._running: asyncio.Task[None] | None = None
         self._left = False
+        self._had: OrderedDict[tuple[str, int], None] = OrderedDict()
+        """Generations that were started here: a coordinator may order them once more."""
+        self._canary = Canary(runner, Path(settings().cache_dir), self._state)
+        links = LinkTest(TlsDialler(lambda: identity_of(settings())))
+        self._preflights = Preflights(settings, self._canary, links)
         self._beside: set[asyncio.Future[None]] = set()
         """What is done for the coordinator beside a job; kept, since nobody waits for it."""
         self.count = 0
@@ -80,6 +95,11 @@ class FleetJobs:
         self.link = Link(settings, hello=self._hello, heard=self._heard, abandoned=self._abandoned)
         """The connection to the coordinator; `run` it."""
         busy.on_change(self._busy_changed)
+
+    @property
+    def looking(self) -> bool:
+        """Whether a child of this worker runs that is no job's: it computes a canary slice."""
+        return self._canary.busy
 
     @property
     def ranks(self) -> int:
@@ -102,6 +122,7 @@ class FleetJobs:
             self.link.send(Leaving(reason="its worker was told to end"))
             job.stop("checkpoint", "the worker was told to end")
             await self._ended(job, running, hurry)
+        await self._canary.close()
         self.link.send(Left())
         if self.link.connected:
             await self.link.flush(FLUSH_SECONDS)
@@ -147,15 +168,21 @@ class FleetJobs:
     def _heard(self, message: FromCoordinator) -> None:
         if isinstance(message, StartRanks):
             self._start(message)
-        elif isinstance(message, Preflight | Roster):
-            pass
+        elif isinstance(message, Roster):
+            self._exchange.roster(message)
+            self._aside(self._tell_of_cache(always=True))
+        elif isinstance(message, Preflight):
+            self._aside(self._look(message))
         elif self._job is None or self._job.job_id != message.job_id:
             return
         elif isinstance(message, Rendezvous):
             self._job.rendezvous(message)
         elif isinstance(message, DumpStacks):
             self._aside(self._job.tell_stacks())
-        elif isinstance(message, StopRanks):
+        elif isinstance(message, StopRanks) and message.generation in (
+            None,
+            self._job.generation,
+        ):
             self._job.stop(message.how, message.reason)
 
     def _aside(self, work: Coroutine[None, None, None]) -> None:
@@ -165,7 +192,21 @@ class FleetJobs:
         doing.add_done_callback(self._beside.discard)
         doing.add_done_callback(_tell_of_bug)
 
+    async def _look(self, question: Preflight) -> None:
+        self.link.send(await self._preflights.answer(question, address=self.link.address))
+
+    async def _tell_of_cache(self, *, always: bool = False) -> None:
+        inventory = await self._exchange.inventory(always=always)
+        if inventory is not None:
+            self.link.send(inventory)
+
     def _start(self, order: StartRanks) -> None:
+        which = (order.job_id, order.generation)
+        if which in self._had:
+            return
+        self._had[which] = None
+        if len(self._had) > REMEMBERED:
+            self._had.popitem(last=False)
         target = self.link.target
         if target is None or self._left or not self._busy.take(f"job {order.job_id}"):
             self.link.send(
@@ -187,7 +228,7 @@ class FleetJobs:
             jobs=self._state / "jobs",
             cache=Path(settings.cache_dir),
             runner=self._runner,
-            http=CoordinatorHttp(target, generation=order.generation),
+            http=self._exchange.transfers(target, order, self.link.send),
             send=self.link.send,
             network_timeout=settings.network_timeout,
         )
@@ -201,6 +242,7 @@ class FleetJobs:
         finally:
             self._job = None
             self._busy.free()
+            self._aside(self._tell_of_cache())
             trim_memory()
 
     def _abandoned(self) -> None:

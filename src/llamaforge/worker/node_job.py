@@ -98,6 +98,11 @@ class NodeJob:
         """The job's id."""
         return self._order.job_id
 
+    @property
+    def generation(self) -> int:
+        """The generation's number."""
+        return self._order.generation
+
     def fields(self, rank: int | None = None) -> dict[str, dict[str, str]]:
         """What a line in the journal says about its job besides the text."""
         step = self.progress.step if self.progress else None

@@ -30,6 +30,7 @@ from llamaforge.worker.classic.way import ClassicWay
 from llamaforge.worker.configuration import Configuration
 from llamaforge.worker.ending import end
 from llamaforge.worker.enrol import find_coordinator
+from llamaforge.worker.exchange import Exchange
 from llamaforge.worker.fleet_jobs import FleetJobs
 from llamaforge.worker.memory import limit_memory, trim_memory
 from llamaforge.worker.orphans import Orphans, adopt
@@ -68,7 +69,10 @@ class Supervisor:
         self._notify, self._runtime = notify or Notify(), runtime
         self._restarts = Restarts(runtime)
         self._busy = BusyLock()
-        self._peer = PeerPort(self._settings, self._figures, self._coordinator_host)
+        self._exchange = Exchange(lambda: self._settings)
+        self._peer = PeerPort(
+            self._settings, self._figures, self._coordinator_host, self._exchange.secure
+        )
         self._classic = ClassicWay(configuration, self._busy)
         self._told = ProgressLog()
         self._orphans = Orphans()
@@ -112,6 +116,7 @@ class Supervisor:
                 identity=identity,
                 versions=self._versions,
                 peer_port=self._peer.port,
+                exchange=self._exchange,
             )
             self._jobs.clear_leftovers()
             trim_memory()
@@ -237,7 +242,8 @@ class Supervisor:
                 calm = True
                 self._restarts.forget()
             if self._busy.holder is None:
-                self._orphans.end()
+                if not (self._jobs and self._jobs.looking):
+                    self._orphans.end()
                 if self._wishes_restart():
                     self._told_to_leave("an update asks for a restart")
             await asyncio.sleep(BEAT_SECONDS)
@@ -266,6 +272,7 @@ class Supervisor:
                 leaving=self._leaving_because,
                 trouble=self._trouble,
                 busy=self._busy.holder or "",
+                fetching=self._exchange.fetching,
                 progress=self._progress,
                 classic=f"{settings.master_addr}:{settings.master_port}"
                 if settings.master_addr

@@ -128,7 +128,7 @@ class SecurePort:
             connections = list(self._open)
         for connection in connections:
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's: its thread reads
 
     # ── one connection ────────────────────────────────────────────────────────────────────────
 

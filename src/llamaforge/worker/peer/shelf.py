@@ -74,9 +74,7 @@ class Shelf:
         except (IntegrityError, OSError):
             return None
 
-    def open(
-        self, sha256: str, start: int, length: int, *, seconds: float = PIECE_SECONDS
-    ) -> int | None:
+    def open(self, sha256: str, start: int, length: int) -> int | None:
         """A file descriptor in which a range stands; it is the caller's to close.
 
         Waits for a piece that is on its way, and shortly for a fetch that has yet to begin.
@@ -84,13 +82,13 @@ class Shelf:
         Raises:
             Later: it is on its way and has not come in time.
         """
-        begin = time.monotonic() + min(BEGIN_SECONDS, seconds)
+        begin = time.monotonic() + BEGIN_SECONDS
         while True:
             with self._changed:
                 pieces = self._fetched.get(sha256)
                 lent = sha256 in self._elsewhere
             if pieces is not None:
-                if not pieces.wait(start, length, seconds):
+                if not pieces.wait(start, length, PIECE_SECONDS):
                     raise Later(sha256)
                 file = pieces.open()
                 if file is not None:
