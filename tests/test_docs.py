@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llamaforge.service.request import asked_settings
+from llamaforge.spec.fleet import CoordinatorSettings, variables
 from llamaforge.spec.options import options
 
 if sys.version_info >= (3, 11):
@@ -160,7 +161,8 @@ def test_the_documentation_names_no_option_that_does_not_exist():
     sources = (ROOT / "src" / "llamaforge").rglob("*.py")
     known = {option.flag for option in options().values()}
     known |= {f"--no-{flag[2:]}" for flag in known}
-    known |= {f"--{name.replace('_', '-')}" for name in asked_settings()}  # `worker install`
+    settings = {*asked_settings(), *variables(CoordinatorSettings)}  # of the services
+    known |= {f"--{name.replace('_', '-')}" for name in settings}
     for source in sources:
         known |= flags(source.read_text(encoding="utf-8"))
     assert sorted(flags(read("docs/CLI.md")) - known) == []

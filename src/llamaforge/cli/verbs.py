@@ -56,7 +56,7 @@ VERBS: dict[str, Verb] = {
     "nodes": Verb("Fleet", "nodes", "List the fleet's nodes, or say what one should do."),
     "drain": Verb("Fleet", "drain", "Let a node finish its job and give it nothing new."),
     "worker": Verb("Fleet", "worker", "Run this machine's worker, or install it as a service."),
-    "coordinator": Verb("Fleet", "coordinator", "Run the coordinator."),
+    "coordinator": Verb("Fleet", "coordinator", "Run the coordinator, or install it as a service."),
     "doctor": Verb("Fleet", "doctor", "Find out what is wrong with this node, and how to mend it."),
     "completion": Verb(
         "Shell", "completion", "Print a script that completes llamaforge in a shell."
