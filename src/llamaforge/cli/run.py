@@ -88,7 +88,7 @@ def command(
     as_json: bool,
     command_line: tuple[str, ...],
 ) -> int:
-    """Run your own torch.distributed script on the fleet, as torchrun would.
+    """Run a torch.distributed script on the fleet, as torchrun would.
 
     The folder travels to each node, without what .llamaforgeignore or .gitignore name. The script
     finds the variables that torchrun gives. What rank 0's node has in $LLAMAFORGE_OUTPUT at the

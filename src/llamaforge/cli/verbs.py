@@ -38,9 +38,7 @@ VERBS: dict[str, Verb] = {
     "submit": Verb(
         "Jobs", "submit", "Queue a fine-tuning job on the fleet, print its id, and return."
     ),
-    "run": Verb(
-        "Jobs", "run", "Run your own torch.distributed script on the fleet, as torchrun would."
-    ),
+    "run": Verb("Jobs", "run", "Run a torch.distributed script on the fleet, as torchrun would."),
     "jobs": Verb("Jobs", "jobs", "List the fleet's jobs."),
     "status": Verb("Jobs", "status", "Show the fleet's nodes and jobs, or one job."),
     "logs": Verb("Jobs", "logs", "Show what a job's ranks print, from the beginning."),
