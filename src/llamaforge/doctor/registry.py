@@ -10,6 +10,7 @@ from llamaforge.doctor.checks import (
     cgroups,
     clock,
     command,
+    confinement,
     coordinator,
     coordinator_service,
     dhcp,
@@ -75,6 +76,7 @@ CHECKS: tuple[Check, ...] = (
     gpu.CHECK,
     wsl.CHECK,
     sleep.CHECK,
+    confinement.CHECK,
 )
 
 
