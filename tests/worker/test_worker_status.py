@@ -56,3 +56,9 @@ def test_the_most_important_thing_is_said(now: Situation, said: str) -> None:
 def test_a_job_that_has_not_begun_says_no_speed() -> None:
     first = Progress(job="j", generation=1, rank=0, world_size=1, nodes=1, step=0, total_steps=9)
     assert line(Situation(progress=first)) == "job j step 0/9, 1 node"
+
+
+def test_a_worker_that_can_not_confine_ranks_says_so_while_it_waits() -> None:
+    now = Situation(connected=True, coordinator="connected to x", unconfined=True)
+    assert line(now).endswith("; ranks run unconfined")
+    assert "unconfined" not in line(Situation(trouble="no disk", unconfined=True))

@@ -28,6 +28,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the link stands."""
     known: bool = False
     """Whether it has been told of any coordinator."""
+    unconfined: bool = False
+    """Whether ranks can't be kept from the node's secrets here."""
 
 
 def line(now: Situation) -> str:
@@ -40,7 +42,7 @@ def line(now: Situation) -> str:
         return of_progress(now.progress)
     if now.busy:
         return f"{now.busy}: {now.fetching or 'preparing'}"
-    return _waiting(now)
+    return f"{_waiting(now)}; ranks run unconfined" if now.unconfined else _waiting(now)
 
 
 def of_progress(word: Progress) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
+from llamaforge import landlock
 from llamaforge.errors import FleetError, LlamaForgeError, Occupied, UserError
 from llamaforge.paths import writing_state
 from llamaforge.spec.fleet import WorkerSettings, host_and_port
@@ -78,6 +79,7 @@ class Supervisor:
         self._orphans = Orphans()
         self._jobs: FleetJobs | None = None
         self._versions = facts.versions()
+        self._unconfined = landlock.why_not()
         self._trouble = ""
         self._leaving_because = ""
         self._leaving = asyncio.Event()
@@ -105,6 +107,8 @@ class Supervisor:
                 f"another worker uses {state}",
                 hint="give this one a folder of its own with --state-dir",
             )
+        if self._unconfined:
+            log.warning("ranks and scripts run unconfined here: %s", self._unconfined)
         try:
             with writing_state(state):
                 identity = facts.identity(state)
@@ -280,6 +284,7 @@ class Supervisor:
                 coordinator=link.said if link else "",
                 connected=link.connected if link else False,
                 known=settings.coordinator is not None or bool(link and link.target),
+                unconfined=bool(self._unconfined),
             )
         )
 
@@ -310,4 +315,5 @@ class Supervisor:
             step=progress.step if progress else 0,
             total_steps=progress.total_steps if progress else 0,
             versions=self._versions,
+            confined=not self._unconfined,
         )

@@ -65,6 +65,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     total_steps: int = 0
     versions: dict[str, str] = {}
     """Of llamaforge, python and torch on this node."""
+    confined: bool = True
+    """Whether ranks and scripts are kept from the node's secrets."""
 
 
 class PeerPort:
