@@ -3,13 +3,15 @@
 The job's `spec.dataset` is a script: words such as `steps=5`, `pace=0.05`, `checkpoint=2`,
 `fail=1` (that rank reports an error), `user_error=0`, `crash=1` (exit code 3), `kill=1` (SIGKILL
 of itself), `at=7` (at which step it misbehaves; 2 by default), `only=1` (in which generation; in
-all by default), `hang` (never ends by itself), `stubborn` (ignores SIGTERM), `say=TEXT`. It goes on
-from a checkpoint as a real rank does.
+all by default), `hang` (never ends by itself), `stubborn` (ignores SIGTERM), `say=TEXT`, `sleep=1`
+(that rank stands still), `freeze=1` (it stops itself with SIGSTOP). It goes on from a checkpoint,
+tells its progress and leaves its pulse in a file as a real rank does.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import signal
 import socket
@@ -21,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from llamaforge.bundle import checkpoints
+from llamaforge.spec.beat import Phase
 from llamaforge.spec.ranks import (
     Assignment,
     CheckpointDone,
@@ -28,11 +31,13 @@ from llamaforge.spec.ranks import (
     Finished,
     Metric,
     Note,
+    Progress,
     Rendezvous,
     Stop,
     StoreReady,
     ToRank,
 )
+from llamaforge.train import beat
 
 
 class Fake:
@@ -79,7 +84,10 @@ class Fake:
 
     def agree(self, peers: list[socket.socket], more: bool) -> bool:
         """One collective: every rank says whether it goes on; all do only if each one does."""
-        mine = b"y" if more else b"n"
+        with beat.waiting():
+            return self.agreed(peers, b"y" if more else b"n")
+
+    def agreed(self, peers: list[socket.socket], mine: bytes) -> bool:
         if self.place.rank != 0:
             peers[0].sendall(mine)
             verdict = peers[0].recv(1)
@@ -102,9 +110,11 @@ class Fake:
         try:
             while self.agree(peers, self.stop is None and (step < steps or "hang" in self.script)):
                 step += 1
+                beat.now(Phase.SLICE)
                 time.sleep(float(self.script.get("pace", 0)))
                 if step == int(self.script.get("at", 2)) and self.is_my_turn():
                     self.misbehave()
+                self.progress(step, steps)
                 if self.place.rank == 0:
                     self.step_done(step)
         except ConnectionError as why:
@@ -114,7 +124,26 @@ class Fake:
             self.finish(step)
         return 0
 
+    def progress(self, step: int, steps: int) -> None:
+        beat.committed(step)
+        place = self.place
+        self.say(
+            Progress(
+                job=place.job.id,
+                generation=place.generation,
+                rank=place.rank,
+                world_size=place.world_size,
+                nodes=1,
+                step=step,
+                total_steps=steps,
+            )
+        )
+
     def misbehave(self) -> None:
+        if self.is_me("sleep"):
+            self.stand_still()
+        if self.is_me("freeze"):
+            os.kill(os.getpid(), signal.SIGSTOP)
         if self.is_me("fail"):
             self.say(Failed(kind="NumberError", message="loss is NaN at step 2", hint="lower it"))
             sys.exit(1)
@@ -126,6 +155,9 @@ class Fake:
             os._exit(3)
         if self.is_me("kill"):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def stand_still(self) -> None:
+        time.sleep(600)
 
     def step_done(self, step: int) -> None:
         shares = {self.place.node: 1}
@@ -156,6 +188,9 @@ def main() -> int:
     parser.add_argument("--assignment", type=Path)
     parser.add_argument("--control-fd", type=int)
     options = parser.parse_args()
+    beat.keep(options.assignment.with_suffix(".beat"))
+    stacks = options.assignment.with_suffix(".stacks").open("ab", buffering=0)
+    faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True)
     assignment = msgspec.json.decode(options.assignment.read_bytes(), type=Assignment)
     fake = Fake(assignment, socket.socket(fileno=options.control_fd))
     if "stubborn" in fake.script:
