@@ -346,7 +346,7 @@ build_libraries() {
   requirements >"$folder/requirements.txt"
   pip_of "$folder" install --quiet -c "$source_folder/constraints.txt" -r "$folder/requirements.txt" ||
     fail 1 "the libraries could not be installed (pip's message is above)" "run this again"
-  "$folder/bin/python3" -c 'import torch, transformers, peft, aiohttp' ||
+  "$folder/bin/python3" -c 'import torch, transformers, peft, aiohttp, cryptography' ||
     fail 1 "the libraries were installed but can't be imported" "run this again, or try --python"
   finish "$folder"
 }
