@@ -32,7 +32,8 @@ class JobStream:
         self.path = path
         self._file = ledger.file(path)
         self._barrier = barrier
-        self.length, last = _count(path)
+        # An earlier stream of this name may still lie there: its removal is on its way.
+        self.length, last = _count(path) if self._file.size else (0, None)
         """Updates so far."""
         self.ended = isinstance(last, Ended)
         self._more = asyncio.Event()
