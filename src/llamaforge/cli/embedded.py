@@ -132,23 +132,26 @@ class EmbeddedFleet:
                 raise child.failure("has ended")
 
     def revive(self) -> list[str]:
-        """Starts workers again that have ended.
+        """Starts again what has ended; a coordinator takes its jobs up where they are.
 
         Returns:
-            Their names.
+            The names of what was started.
 
         Raises:
-            FleetError: the coordinator has ended, or a worker ends as soon as it starts.
+            FleetError: a process ends as soon as it starts.
         """
-        revived = []
-        for place, child in enumerate(self._children):
-            if child.running:
-                continue
-            if child.age < HEALTHY_SECONDS:
+        for child in self.children:
+            if not child.running and child.age < HEALTHY_SECONDS:
                 raise child.failure("ends again and again")
-            self._children[place] = self._start_worker(child.name)
-            revived.append(child.name)
-        self.check()
+        revived = []
+        if self._coordinator is not None and not self._coordinator.running:
+            self._port = fleet_file.read(self.fleet_file).port  # others know it by now
+            self._coordinator = self._start_coordinator()
+            revived.append(self._coordinator.name)
+        for place, child in enumerate(self._children):
+            if not child.running:
+                self._children[place] = self._start_worker(child.name)
+                revived.append(child.name)
         return revived
 
     # ── start ─────────────────────────────────────────────────────────────────────────────────

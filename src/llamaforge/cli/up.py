@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import click
 
@@ -84,7 +85,8 @@ async def _watch(fleet: EmbeddedFleet) -> None:
         while True:
             for name in fleet.revive():
                 click.echo(f"{name} has ended; it is started again")
-            changes.look(await client.status())
+            with suppress(FleetError):  # the coordinator is just starting
+                changes.look(await client.status())
             await asyncio.sleep(LOOK_SECONDS)
 
 
