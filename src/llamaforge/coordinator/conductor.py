@@ -337,7 +337,8 @@ class Conductor:
         if self.record.stop_reason or len(left) < wishes.min_nodes or not left:
             self._free(seats)
             if not self.record.stop_reason:
-                self._inspection.raise_if_hopeless(verdict)
+                if not self._others_are_left():
+                    self._inspection.raise_if_hopeless(verdict)
                 await self._enter_waiting(verdict.refused)
             return False
         self._free([name for name in seats if name not in left])
@@ -353,6 +354,10 @@ class Conductor:
             number=number, members=members, peers=peers, restarts=self._restarts
         )
         return True
+
+    def _others_are_left(self) -> bool:
+        """Whether a node of the fleet has not been refused: it may take the job alone."""
+        return any(not node.away and node.name not in self._refused for node in self._nodes.all())
 
     async def _enter_waiting(self, refused: Mapping[str, tuple[str, str]]) -> None:
         """Back into the queue, for a full disk as a pause."""
