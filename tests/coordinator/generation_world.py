@@ -8,7 +8,9 @@ from llamaforge.coordinator.generation import (
     Generation,
 )
 from llamaforge.coordinator.outcome import Outcome
+from llamaforge.spec.job import Job
 from llamaforge.spec.ranks import Finished, Metric, StoreReady
+from llamaforge.spec.script import ScriptJob
 from llamaforge.wire.messages import (
     FromCoordinator,
     RankExited,
@@ -23,11 +25,11 @@ STOP_SECONDS = 60.0
 class World:
     """Two nodes with two ranks each: 0 and 1 on a, 2 and 3 on b."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: Job | ScriptJob | None = None) -> None:
         self.now = 0.0
         self.sent: list[tuple[str, FromCoordinator]] = []
         self.generation = Generation(
-            make_job(),
+            work or make_job(),
             1,
             Manifest(),
             (

@@ -104,7 +104,12 @@ class Generation:
         self._nodes = dict(self._alive)
         self._causes: list[Cause] = []
         self._busy: list[str] = []
+        self._result: ranks.Finished | None = None
+        """What rank 0 has said about its end."""
         self._finished: ranks.Finished | None = None
+        """The same, once it holds for all ranks."""
+        self._cut_short = False
+        """Whether a rank has ended otherwise than with exit code 0."""
         self._uploaded = False
         self.trains = False
         """Whether rank 0 has reported a metric."""
@@ -173,9 +178,8 @@ class Generation:
             if self.phase is Phase.STARTING:
                 self._enter(Phase.RUNNING, "ranks have met and train")
         elif isinstance(report, ranks.Finished) and rank == 0:
-            self._finished = report
-            if self.phase is not Phase.ENDING:
-                self._enter(Phase.FINISHING, "artifacts are on their way")
+            self._result = report
+            self._take_result()
         elif isinstance(report, ranks.Failed) and self._asked_to_leave and not self.trains:
             self._dismiss(self.reason)  # there was nothing to save yet
         elif isinstance(report, ranks.Failed) and self._finished is None:
@@ -206,6 +210,8 @@ class Generation:
                     memory=message.memory,
                 )
             )
+        self._cut_short = self._cut_short or message.code != 0
+        self._take_result()
         if not self._alive and self._finished is None and not self._causes and not self._busy:
             self._lacks_result()
 
@@ -251,7 +257,8 @@ class Generation:
             self._fail(Cause(node=node, rank=0, what=what, hint=hint))
             return
         self._uploaded = True
-        self.deadline = self.clock() + LEAVE_SECONDS
+        if self._finished is not None:
+            self.deadline = self.clock() + LEAVE_SECONDS
 
     def stop(self, reason: str) -> None:
         """Asks the ranks to save a checkpoint and leave; when asked again, ends them."""
@@ -322,6 +329,19 @@ class Generation:
         return self._gave_way(finished)
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────
+
+    def _take_result(self) -> None:
+        """Rank 0's end is the job's. Only a script's ranks may go on after it, and may fail yet."""
+        if self._result is None or self._finished is not None:
+            return
+        whole = self._alive.keys() <= {0} and not self._cut_short
+        if isinstance(self.work, ScriptJob) and not self._result.stopped and not whole:
+            return
+        self._finished = self._result
+        if self._uploaded:
+            self.deadline = self.clock() + LEAVE_SECONDS
+        elif self.phase is not Phase.ENDING:
+            self._enter(Phase.FINISHING, "artifacts are on their way")
 
     def _failed(self, why: Cause) -> Outcome:
         return Outcome(
@@ -423,9 +443,7 @@ class Generation:
 
     def _tell_all(self, how: Literal["checkpoint", "end"], reason: str) -> None:
         for node in dict.fromkeys(self._alive.values()):
-            order = StopRanks(
-                job_id=self.work.id, generation=self.number, how=how, reason=reason
-            )
+            order = StopRanks(job_id=self.work.id, generation=self.number, how=how, reason=reason)
             self._send(node, order)
 
     def _enter(self, phase: Phase, reason: str) -> None:
