@@ -323,7 +323,7 @@ class Generation:
         if finished is not None and self._stop_reason:
             return self._stopped("a checkpoint is saved", finished.proof)
         if self._causes and not self._explained_by_leavers():
-            return self._failed(cause.first(self._causes))
+            return cause.first(self._causes).outcome()
         if self._stop_reason:
             return self._stopped("ended without a new checkpoint", None)
         return self._gave_way(finished)
@@ -342,19 +342,6 @@ class Generation:
             self.deadline = self.clock() + LEAVE_SECONDS
         elif self.phase is not Phase.ENDING:
             self._enter(Phase.FINISHING, "artifacts are on their way")
-
-    def _failed(self, why: Cause) -> Outcome:
-        return Outcome(
-            state=JobState.FAILED,
-            reason=str(why),
-            hint=why.hint,
-            user_error=why.user_error,
-            setback=why.setback,
-            said=why.what,
-            failure=why.failure,
-            node=why.node,
-            full_disk=why.full_disk,
-        )
 
     def _stopped(self, what: str, proof: dict[str, Any] | None) -> Outcome:
         reason = f"{self._stop_reason}; {what}"
