@@ -165,6 +165,8 @@ class Lock:
             with writing_state(self.path.parent):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+                if os.fstat(handle).st_uid == os.geteuid():
+                    os.fchmod(handle, 0o640)  # a service's UMask= would close it to its group
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except OSError as why:
