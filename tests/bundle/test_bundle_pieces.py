@@ -68,7 +68,7 @@ def test_a_piece_that_was_written_but_not_marked_does_not_stand(store: BlobStore
     put(pieces, 0)
     pieces.write(1000, DATA[1000:2000])
     pieces.close()
-    assert standing(store, DIGEST, len(DATA), piece=PIECE) == 1000
+    assert standing(store, DIGEST) == 1000
     again = begin(store)
     assert again.missing == [1, 2, 3, 4]
     assert again.stands == 1000
@@ -96,6 +96,15 @@ def test_bytes_outside_the_blob_are_refused(store: BlobStore, offset: int) -> No
     pieces = begin(store)
     with pytest.raises(IntegrityError, match="longer than"):
         pieces.write(offset, DATA[:501])
+    pieces.close()
+
+
+def test_what_stands_is_not_written_again(store: BlobStore) -> None:
+    pieces = begin(store)
+    put(pieces, 1)
+    for offset in (500, 1000, 1999):
+        with pytest.raises(IntegrityError, match="stand already"):
+            pieces.write(offset, b"x" * 600)
     pieces.close()
 
 

@@ -122,11 +122,15 @@ class PieceFile:
         """Puts bytes in their place; nothing stands yet.
 
         Raises:
-            IntegrityError: they would stand beyond the end.
+            IntegrityError: they would stand beyond the end, or where a piece stands already: its
+                digest may have been taken.
             OSError: the disk is full or refuses.
         """
-        if offset < 0 or offset + len(data) > self.size:
+        end = offset + len(data)
+        if offset < 0 or end > self.size:
             raise IntegrityError(f"blob {self.sha256[:12]} is longer than its {self.size} bytes")
+        if any(self._standing[offset // self.piece : -(-end // self.piece)]):
+            raise IntegrityError(f"blob {self.sha256[:12]}: bytes from {offset} on stand already")
         rest = memoryview(data)
         while rest:
             written = os.pwrite(self._file, rest, offset)
@@ -242,18 +246,16 @@ def places(store: BlobStore, sha256: str) -> tuple[Path, Path]:
     return folder / f"{sha256}.part", folder / f"{sha256}.have"
 
 
-def standing(store: BlobStore, sha256: str, size: int, *, piece: int = 0) -> int:
+def standing(store: BlobStore, sha256: str) -> int:
     """Bytes of a blob that stand from its beginning on, after a broken fetch or upload."""
-    piece = piece or PIECE
     part, have = places(store, sha256)
-    head = _head(size, piece)
     try:
-        text = have.read_bytes()
-        if part.stat().st_size != size or not text.startswith(head):
+        head, marks = have.read_bytes().split(b"\n", 1)
+        size, piece = map(int, head.split()[2:])
+        if part.stat().st_size != size or not piece:
             return 0
-    except OSError:
+    except (OSError, ValueError):
         return 0
-    marks = text[len(head) :]
     whole = len(marks) - len(marks.lstrip(_STANDS))
     return min(whole * piece, size)
 

@@ -27,7 +27,7 @@ import msgspec
 
 from llamaforge.bundle import digest
 from llamaforge.bundle.manifest import Entry, Manifest, check_digest
-from llamaforge.bundle.pieces import PieceFile
+from llamaforge.bundle.pieces import PieceFile, standing
 from llamaforge.errors import IntegrityError
 
 TOUCH_SECONDS = 60.0
@@ -247,6 +247,18 @@ class BlobStore:
             return PieceFile(self, sha256, size, piece=piece)
         except BlockingIOError:
             return None
+
+    def stands(self, sha256: str) -> int:
+        """Bytes of a blob that are here from its beginning on, whole or after a broken upload.
+
+        Raises:
+            IntegrityError: `sha256` is no digest.
+        """
+        check_digest(sha256)
+        try:
+            return self.path(sha256).stat().st_size
+        except (IntegrityError, OSError):
+            return standing(self, sha256)
 
     def reference(self, sha256: str) -> Path:
         """Where the note stands, or would stand, that refers to a file outside."""

@@ -55,7 +55,11 @@ def of_error(request: web.Request, why: Exception) -> web.Response:
 
 def size_of(request: web.Request) -> int:
     """How long the body says it is. Raises IntegrityError when it doesn't, or is absurd."""
-    size = request.content_length
+    return check_size(request.content_length)
+
+
+def check_size(size: int | None) -> int:
+    """Passes a file's size. Raises IntegrityError when there is none, or it is absurd."""
     if size is None or size > MOST_BYTES:
         raise IntegrityError(f"a file needs a Content-Length of at most {MOST_BYTES} bytes")
     return size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,13 @@ from aiohttp import web
 
 from llamaforge.bundle.manifest import Manifest
 from llamaforge.bundle.store import BlobStore
-from llamaforge.coordinator.answers import as_json, size_of
+from llamaforge.coordinator.answers import as_json, check_size, size_of
 from llamaforge.coordinator.board import Board
 from llamaforge.coordinator.folder import inside
 from llamaforge.coordinator.record import JobRecord
 from llamaforge.errors import FleetError
 from llamaforge.wire import api
-from llamaforge.wire.transfer import CHUNK, into_store
+from llamaforge.wire.transfer import CHUNK, STANDS, into_store, range_of
 
 MOST_FILES = 10_000
 """Files of a job's folder that are listed."""
@@ -58,12 +59,18 @@ class FileRoutes:
         return as_json(api.MissingBlobs(entries=self._store.missing(manifest)))
 
     async def _put_blob(self, request: web.Request) -> web.Response:
-        sha256, size = request.match_info["sha256"], size_of(request)
-        await into_store(self._store, sha256, size, request.content.iter_chunked(CHUNK))
+        sha256 = request.match_info["sha256"]
+        start, size = range_of(size_of(request), request.headers.get("Content-Range"))
+        stream = request.content.iter_chunked(CHUNK)
+        await into_store(self._store, sha256, check_size(size), stream, start=start)
         return web.Response(status=201)
 
     async def _get_blob(self, request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(self._store.path(request.match_info["sha256"]), chunk_size=CHUNK)
+        sha256 = request.match_info["sha256"]
+        if request.method == "HEAD":
+            stands = await asyncio.to_thread(self._store.stands, sha256)
+            return web.Response(headers={STANDS: str(stands)})
+        return web.FileResponse(self._store.path(sha256), chunk_size=CHUNK)
 
     # ── what rank 0's worker sends ────────────────────────────────────────────────────────────
 

@@ -24,6 +24,7 @@ import aiohttp
 import msgspec
 
 from llamaforge.bundle.manifest import Manifest
+from llamaforge.bundle.pieces import SMALL
 from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import FleetError
 from llamaforge.spec import wishes
@@ -34,7 +35,7 @@ from llamaforge.wire.download import into_file
 from llamaforge.wire.endpoint import Endpoint
 from llamaforge.wire.fleet_file import FleetFile
 from llamaforge.wire.refused import check
-from llamaforge.wire.transfer import chunks
+from llamaforge.wire.transfer import STANDS, chunks, range_headers
 from llamaforge.wire.updates import Ended, JobUpdate, Numbered
 
 ASK_SECONDS = 30.0
@@ -369,14 +370,25 @@ class FleetClient:
             )
 
     async def _put(self, url: str, path: Path, size: int, count: Callable[[int], None]) -> None:
+        """Sends a blob, from where an upload that broke has come to."""
         with _Counted(count) as counted:
+            start = await self._stands(url) if size >= SMALL else 0
+            counted(start)
+            if start == size:
+                return
             async with self._session.put(
                 url,
-                data=chunks(path, counted),
-                headers={"Content-Length": str(size)},
+                data=chunks(path, counted, start=start),
+                headers=range_headers(start, size),
                 timeout=aiohttp.ClientTimeout(sock_connect=ASK_SECONDS, sock_read=FILE_SECONDS),
             ) as answer:
                 await self._check(answer)
+
+    async def _stands(self, url: str) -> int:
+        """Bytes of a blob that the coordinator has."""
+        async with self._session.head(url) as answer:
+            await self._check(answer)
+            return int(answer.headers.get(STANDS, "0"))
 
     async def _get_file(self, url: str, into: Path, count: Callable[[int], None]) -> None:
         timeout = aiohttp.ClientTimeout(sock_connect=ASK_SECONDS, sock_read=FILE_SECONDS)
