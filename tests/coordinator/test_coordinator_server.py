@@ -10,26 +10,28 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
-from aiohttp import web
 
+from control import Control, control
 from jobs import make_job
 from llamaforge.bundle.manifest import Entry, Manifest
 from llamaforge.bundle.store import BlobStore
-from llamaforge.coordinator.board import Board
-from llamaforge.coordinator.server import Server
 from llamaforge.wire import api
-from llamaforge.wire.auth import header
-from llamaforge.wire.messages import PROTOCOL, Hello, Refusal, Welcome
+from llamaforge.wire.messages import OLDEST, PROTOCOL, Hello, Refusal, Welcome
 from llamaforge.worker.coordinator_http import CoordinatorHttp
-
-TOKEN = "the-token"
 
 
 class Http:
     """A running server and a client of it."""
 
-    def __init__(self, session: aiohttp.ClientSession, store: BlobStore, root: Path) -> None:
-        self.session, self.store, self.root = session, store, root
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        node: aiohttp.ClientSession,
+        control: Control,
+        root: Path,
+    ) -> None:
+        self.session, self.node, self.control, self.root = session, node, control, root
+        self.store = control.store
 
     async def ask(self, method: str, path: str, body: object = None, **more: object) -> int:
         data = body if isinstance(body, bytes | None) else msgspec.json.encode(body)
@@ -48,58 +50,18 @@ class Http:
 
 @pytest.fixture
 async def http(tmp_path: Path) -> AsyncIterator[Http]:
-    store = BlobStore(tmp_path / "blobs")
-    graces = {"node_grace": 1.0, "stop_seconds": 1.0, "return_grace": 1.0}
-    board = Board(tmp_path / "streams", "me", store, **graces)
-    status = api.Status(coordinator="me", version="0", pid=1, started=0)
-    runner = web.AppRunner(Server(board, store, TOKEN, lambda: status).app())
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    async with aiohttp.ClientSession(f"http://{host}:{port}", headers=header(TOKEN)) as session:
-        yield Http(session, store, tmp_path)
-    await runner.cleanup()
+    async with control(tmp_path) as there, there.local.open() as session:
+        identity = there.identity("node", "a")
+        async with there.endpoint(identity).open() as node:
+            yield Http(session, node, there, tmp_path)
 
 
 def entry(data: bytes, path: str = "data/train.jsonl") -> Entry:
     return Entry(path=path, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
-ROUTES = [
-    ("GET", api.STATUS),
-    ("GET", api.WORKERS),
-    ("POST", api.MISSING),
-    ("PUT", f"{api.BLOBS}/{'0' * 64}"),
-    ("GET", f"{api.BLOBS}/{'0' * 64}"),
-    ("POST", api.JOBS),
-    ("GET", f"{api.JOBS}/x"),
-    ("POST", f"{api.JOBS}/x/stop"),
-    ("GET", f"{api.JOBS}/x/stream"),
-    ("PUT", f"{api.JOBS}/x/artifacts/a"),
-    ("POST", f"{api.JOBS}/x/checkpoints/step-00000001"),
-    ("PUT", f"{api.JOBS}/x/checkpoints/step-00000001/a"),
-    ("POST", f"{api.JOBS}/x/checkpoints/step-00000001/accept"),
-]
-
-
-@pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_nothing_without_the_token(http: Http, method: str, path: str) -> None:
-    for wrong in ("Bearer wrong", "", f"Basic {TOKEN}"):
-        assert await http.ask(method, path, headers={"Authorization": wrong}) == 401
-    assert "token" in http.text
-
-
-async def test_who_comes_without_the_token_is_named_once(
-    http: Http, caplog: pytest.LogCaptureFixture
-) -> None:
-    for path in (api.WORKERS, api.WORKERS, api.STATUS):
-        await http.ask("GET", path, headers={"Authorization": "Bearer wrong"})
-    told = [line for line in caplog.messages if "without the fleet's token" in line]
-    assert told == ["a worker at 127.0.0.1 came without the fleet's token, and was refused"]
-
-
 async def test_health_is_open(http: Http) -> None:
-    assert await http.ask("GET", api.HEALTH, headers={"Authorization": ""}) == 200
+    assert await http.ask("GET", api.HEALTH) == 200
 
 
 async def test_blobs_come_and_go_verified(http: Http) -> None:
@@ -130,7 +92,7 @@ async def test_a_compressed_file_beside_a_blob_is_not_sent_for_it(http: Http) ->
     (http.root / "tokenizer.json.gz").write_bytes(gzip.compress(b"old"))
     http.store.add_file(original)
     manifest, there = Manifest(entries=(entry(b"new"),)), BlobStore(http.root / "there")
-    async with CoordinatorHttp(str(http.session._base_url), TOKEN) as worker:
+    async with CoordinatorHttp(http.control.local) as worker:
         assert await worker.fetch_missing(manifest, there) == manifest.entries
     assert there.has(entry(b"new").sha256)
 
@@ -211,24 +173,38 @@ def hello(**changes: object) -> Hello:
 
 
 async def greet(http: Http, said: Hello) -> tuple[aiohttp.ClientWebSocketResponse, object]:
-    socket = await http.session.ws_connect(api.WORKERS)
+    socket = await http.node.ws_connect(api.WORKERS)
     await socket.send_str(msgspec.json.encode(said).decode())
     answer = await socket.receive_str(timeout=5)
     return socket, msgspec.json.decode(answer, type=Welcome | Refusal)
 
 
-async def test_another_protocol_is_refused_with_both_named(http: Http) -> None:
-    _, answer = await greet(http, hello(protocol=PROTOCOL + 1, versions={"llamaforge": "9.9"}))
+@pytest.mark.parametrize(
+    ("protocol", "oldest", "who"),
+    [(PROTOCOL + 2, PROTOCOL + 1, "coordinator"), (OLDEST - 1, OLDEST - 1, "worker")],
+)
+async def test_a_protocol_that_is_too_far_is_refused_with_the_side_to_update(
+    http: Http, protocol: int, oldest: int, who: str
+) -> None:
+    said = hello(protocol=protocol, oldest=oldest, versions={"llamaforge": "9.9"})
+    _, answer = await greet(http, said)
     assert isinstance(answer, Refusal)
-    assert f"protocol {PROTOCOL + 1} (LlamaForge 9.9)" in answer.reason
+    assert f"protocol {protocol} (LlamaForge 9.9)" in answer.reason
     assert f"coordinator {PROTOCOL}" in answer.reason
+    assert f"update the {who}" in answer.reason
 
 
-@pytest.mark.parametrize("name", ["", " ", "two\nlines", "\x1b[31mred", "x" * 300])
-async def test_a_name_that_would_spoil_a_log_is_refused(http: Http, name: str) -> None:
+async def test_a_neighbouring_protocol_is_welcome(http: Http) -> None:
+    _, answer = await greet(http, hello(protocol=PROTOCOL + 1, oldest=PROTOCOL))
+    assert isinstance(answer, Welcome)
+
+
+@pytest.mark.parametrize("name", ["b", "A", "", "two\nlines", "\x1b[31mred", "x" * 300])
+async def test_a_worker_is_the_node_of_its_certificate(http: Http, name: str) -> None:
     _, answer = await greet(http, hello(node=name))
     assert isinstance(answer, Refusal)
-    assert "--name" in answer.reason
+    assert answer.reason.isprintable()
+    assert len(answer.reason) < 200
 
 
 async def test_a_frame_of_endless_depth_costs_its_connection_only(http: Http) -> None:
@@ -255,6 +231,6 @@ async def test_a_session_is_resumed_over_a_new_websocket(http: Http) -> None:
     assert isinstance(first, Welcome)
     await socket.close()
     _, second = await greet(http, hello(coordinator=first.coordinator))
-    assert second == Welcome(coordinator="me", resumed=True, received=0)
+    assert second == Welcome(coordinator="me", process="process", resumed=True, received=0)
     _, third = await greet(http, hello(coordinator=first.coordinator, session="new process"))
-    assert third == Welcome(coordinator="me", resumed=False, received=0)
+    assert third == Welcome(coordinator="me", process="process", resumed=False, received=0)

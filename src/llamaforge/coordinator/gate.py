@@ -38,8 +38,6 @@ from llamaforge.wire.refused import REFUSAL
 
 GROUP = "llamaforge"
 """Whose members may use the service's coordinator on its machine."""
-CALLER = "caller"
-"""Under this key a request carries its `Caller`."""
 
 _PEER_GROUPS = 59
 """SO_PEERGROUPS (asm-generic/socket.h): the groups of whoever connected."""
@@ -88,6 +86,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     def own(self) -> bool:
         """Whether it is the coordinator's own user, or root, on this machine."""
         return self.kind == "local" and self.uid in (0, os.geteuid())
+
+
+CALLER: Any = web.RequestKey("caller", Caller) if hasattr(web, "RequestKey") else "caller"
+"""Under this key a request carries its `Caller`."""
 
 
 class Refused(FleetError):
