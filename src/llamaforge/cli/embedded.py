@@ -33,6 +33,17 @@ HEALTHY_SECONDS = 2.0
 """A worker that ended sooner after its start would end again."""
 
 
+def private_folder() -> Path:
+    """A new folder for a fleet that nobody else is to find.
+
+    In /var/tmp: checkpoints don't belong into memory, which /tmp often is, and ranks may write to
+    /tmp as a whole only where nothing of the fleet stands below it.
+    """
+    big = Path("/var/tmp")
+    chosen = None if os.environ.get("TMPDIR") or not os.access(big, os.W_OK) else big
+    return Path(tempfile.mkdtemp(prefix="llamaforge-", dir=chosen))
+
+
 class EmbeddedFleet:
     """A coordinator and its workers as child processes; a context manager for synchronous code.
 
@@ -91,7 +102,7 @@ class EmbeddedFleet:
             self._owner = Owner(self._state)
             self._owner.take()
         else:
-            self._state = Path(tempfile.mkdtemp(prefix="llamaforge-"))
+            self._state = private_folder()
         self.fleet_file = self._state / fleet_file.NAME
         self._catch_sigterm()
         try:
