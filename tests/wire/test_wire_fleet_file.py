@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import stat
 from pathlib import Path
 
@@ -11,10 +10,9 @@ import pytest
 
 from llamaforge.errors import FleetError, UserError
 from llamaforge.wire import fleet_file
-from llamaforge.wire.auth import allowed, header, keep_token, read_token
 from llamaforge.wire.fleet_file import FleetFile, Lock, lock_of
 
-FLEET = FleetFile(host="127.0.0.1", port=29400, token="secret", pid=1)
+FLEET = FleetFile(host="127.0.0.1", port=29400, pid=1, socket="/x/control.sock")
 
 
 def test_only_the_user_can_read_it(tmp_path: Path) -> None:
@@ -71,53 +69,68 @@ def test_a_lock_is_taken_once(tmp_path: Path) -> None:
     assert second.take(patience=0)
 
 
-def test_an_ipv6_address_is_bracketed_in_the_url() -> None:
-    fleet = FleetFile(host="::1", port=1, token="t", pid=1)
-    assert fleet.url == "http://[::1]:1"
-
-
-def test_the_token_is_kept_over_restarts_and_private(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "token"
-    token = keep_token(path)
-    assert len(token) >= 32
-    assert keep_token(path) == token
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_a_token_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
-    path = tmp_path / "token"
-    path.write_text("secret\n")
-    path.chmod(0o644)
-    assert keep_token(path) == "secret"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_a_disk_that_refuses_the_token_leaves_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fdopen", full)
-    with pytest.raises(OSError, match="No space left"):
-        keep_token(tmp_path / "token")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_state_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"state folder .*/file/state can't be written"):
         Lock(tmp_path / "file" / "state" / "worker.lock").take()
 
 
-def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("\n")
-    with pytest.raises(FleetError, match="is empty"):
-        read_token(tmp_path / "token")
+def test_it_holds_no_secret_and_a_services_group_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.json"
+    fleet_file.write(path, FLEET, mode=0o640)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-def test_only_the_token_opens() -> None:
-    assert allowed(header("secret"), "secret")
-    for wrong in ({}, header("secre"), header("secrets"), {"Authorization": "secret"}):
-        assert not allowed(wrong, "secret")
-    assert not allowed({"Authorization": "Bearer \udcff"}, "secret")
+def test_who_may_only_read_the_lock_sees_whether_it_is_held(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / "x.lock")
+    assert lock.take()
+    lock.path.chmod(0o440)
+    assert Lock(lock.path).taken()
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Where a fleet is looked for, by who put it there."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(fleet_file, "SERVICE", tmp_path / "run" / "fleet.json")
+    monkeypatch.delenv("LLAMAFORGE_FLEET", raising=False)
+    return {
+        "named": tmp_path / "named.json",
+        "variable": tmp_path / "variable.json",
+        "own": tmp_path / "state" / "llamaforge" / "fleet.json",
+        "service": tmp_path / "run" / "fleet.json",
+        "login": tmp_path / "config" / "llamaforge" / "fleet.json",
+    }
+
+
+def test_a_fleet_is_looked_for_from_the_nearest_on(tmp_path: Path, places: dict[str, Path]) -> None:
+    environ = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    assert fleet_file.search(environ=environ) is None
+    for port, who in enumerate(reversed(places), 1):
+        fleet_file.write(places[who], FleetFile(host=who, port=port))
+        if who == "variable":
+            environ["LLAMAFORGE_FLEET"] = str(places[who])
+        named = places[who] if who == "named" else None
+        found = fleet_file.search(named, environ)
+        assert found is not None
+        assert found.host == who
+
+
+def test_a_fleet_that_was_named_and_is_not_there_is_not_replaced(places: dict[str, Path]) -> None:
+    fleet_file.write(places["service"], FLEET)
+    assert fleet_file.search(places["named"], {}) is None
+
+
+def test_a_service_that_this_user_may_not_see_is_passed_over(
+    tmp_path: Path, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet_file.write(places["login"], FLEET)
+    find = fleet_file.find
+
+    def closed(path: Path) -> FleetFile | None:
+        if path == places["service"]:
+            raise PermissionError
+        return find(path)
+
+    monkeypatch.setattr(fleet_file, "find", closed)
+    assert fleet_file.search(environ={"XDG_CONFIG_HOME": str(tmp_path / "config")}) == FLEET

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from control import issue
 from llamaforge.errors import FleetError
+from llamaforge.identity.authority import Authority
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.wire import fleet_file
 from llamaforge.wire.fleet_file import FleetFile
 from llamaforge.wire.messages import Hello
 from llamaforge.worker import link
-from llamaforge.worker.link import Link, find_coordinator
+from llamaforge.worker.enrol import find_coordinator
+from llamaforge.worker.link import Link
 
 
 def settings(root: Path, **fields: object) -> WorkerSettings:
@@ -22,7 +25,7 @@ def settings(root: Path, **fields: object) -> WorkerSettings:
 
 
 def write(path: Path, **fields: object) -> None:
-    base = {"host": "127.0.0.1", "port": 1, "token": "t", "pid": 1}
+    base = {"host": "127.0.0.1", "port": 1, "pid": 1}
     fleet_file.write(path, FleetFile(**{**base, **fields}))  # type: ignore[arg-type]
 
 
@@ -35,24 +38,12 @@ def test_the_fleet_file_is_read_anew(tmp_path: Path) -> None:
 
 
 def test_a_coordinator_on_the_line_wins_over_the_file(tmp_path: Path) -> None:
-    write(tmp_path / "else.json", token="from the file")
+    write(tmp_path / "else.json")
     found = find_coordinator(
         settings(tmp_path, fleet=str(tmp_path / "else.json"), coordinator="10.0.0.1:5")
     )
-    assert (found.host, found.port, found.token) == ("10.0.0.1", 5, "from the file")
-
-
-def test_a_token_file_is_enough(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("secret\n")
-    found = find_coordinator(
-        settings(tmp_path, coordinator="10.0.0.1", token_file=str(tmp_path / "token"))
-    )
-    assert (found.port, found.token) == (29400, "secret")
-
-
-def test_no_token_is_said(tmp_path: Path) -> None:
-    with pytest.raises(FleetError, match="no token"):
-        find_coordinator(settings(tmp_path, coordinator="10.0.0.1"))
+    assert (found.host, found.port) == ("10.0.0.1", 5)
+    assert found.identity == str(tmp_path / "identity")
 
 
 async def test_a_coordinator_that_says_nothing_is_dialled_again(
@@ -69,6 +60,11 @@ async def test_a_coordinator_that_says_nothing_is_dialled_again(
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     write(tmp_path / "fleet.json", port=server.sockets[0].getsockname()[1])
+
+    async def enrolled(_: WorkerSettings, *, refused: bool) -> None:
+        issue(Authority.open(tmp_path / "authority"), tmp_path / "identity", "node", "a")
+
+    monkeypatch.setattr(link, "enrol", enrolled)
     worker = Link(
         lambda: settings(tmp_path),
         hello=lambda _: Hello(node="a", identity="i", session="s", cores=1, memory=1),
@@ -85,7 +81,7 @@ async def test_a_coordinator_that_says_nothing_is_dialled_again(
         server.close()
 
 
-async def test_a_missing_token_is_said_aloud_though_torchrun_is_awaited_too(
+async def test_a_missing_certificate_is_said_aloud_though_torchrun_is_awaited_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     both = settings(tmp_path, coordinator="10.0.0.1", master_addr="10.0.0.2")
@@ -100,4 +96,4 @@ async def test_a_missing_token_is_said_aloud_though_torchrun_is_awaited_too(
         while not worker.said:
             await asyncio.sleep(0)
         task.cancel()
-    assert "no token for the coordinator at 10.0.0.1:29400" in caplog.text
+    assert "a has not joined the fleet of 10.0.0.1" in caplog.text
