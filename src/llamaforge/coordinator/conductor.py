@@ -42,6 +42,7 @@ from llamaforge.coordinator.memory import Memory, Running
 from llamaforge.coordinator.node import Node
 from llamaforge.coordinator.nodes import Nodes
 from llamaforge.coordinator.outcome import RESUME_HINT, Outcome
+from llamaforge.coordinator.placement import natural
 from llamaforge.coordinator.placement import seat as number_ranks
 from llamaforge.coordinator.record import JobRecord
 from llamaforge.coordinator.scheduler import Waiting
@@ -246,7 +247,7 @@ class Conductor:
             return None
         wishes, history = self.record.submission.wishes, self._history
         must, wakes = self._missing(), None
-        ready = sum(node.ready for node in self._nodes.all())
+        ready = sum(node.ready for node in self._nodes.all()) if must else 0
         if wishes.on_node_loss != "wait" and ready >= history.members:
             must = []  # as many as before are there
         if must and wishes.on_node_loss != "wait":
@@ -314,8 +315,8 @@ class Conductor:
 
     def _missing(self) -> list[str]:
         """The last generation's nodes that may come back any moment."""
-        last = self._history.nodes
-        return [node.name for node in self._nodes.all() if node.name in last and node.away]
+        last = [self._nodes.get(name) for name in sorted(self._history.nodes, key=natural)]
+        return [node.name for node in last if node is not None and node.away]
 
     def _where(self) -> str:
         """Where a job goes on that had begun already."""

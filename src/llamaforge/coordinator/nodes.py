@@ -73,11 +73,14 @@ class Nodes:
         self._heard, self._lost, self._changed = heard, lost, changed
         self._spared = spared
         self._nodes: dict[str, Node] = {}
+        self._ordered: list[str] = []
         self._clocks: dict[str, asyncio.TimerHandle] = {}
 
     def all(self) -> list[Node]:
         """All nodes, lost ones too, ordered by name."""
-        return sorted(self._nodes.values(), key=lambda node: natural(node.name))
+        if len(self._ordered) != len(self._nodes):
+            self._ordered = sorted(self._nodes, key=natural)
+        return [self._nodes[name] for name in self._ordered]
 
     def get(self, name: str) -> Node | None:
         """A node by its name."""
@@ -203,6 +206,7 @@ class Nodes:
         """A node that was removed from the fleet."""
         self.give_up(node, reason)
         self._nodes.pop(node.name, None)
+        self._ordered = []
         self._ledger.write("DELETE FROM sessions WHERE node = ?", node.name)
         self._changed()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -87,6 +88,7 @@ def ranks_on(node: Candidate, wishes: Wishes) -> int:
     return asked or min(MOST_RANKS, max(1, node.cores // wishes.threads))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """A sorting key by which `worker-2` comes before `worker-10`."""
     return tuple(
