@@ -135,6 +135,31 @@ def test_a_lease_ends_with_its_process(world: World) -> None:
     assert list((world.folder / "leases").iterdir()) == []
 
 
+def test_a_named_lease_outlasts_its_holder_for_a_while(world: World) -> None:
+    kept, other = world.blob("kept"), world.blob("other")
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from llamaforge.bundle.lease import Lease\n"
+        "lease = Lease(Path(sys.argv[1]), [], name='coordinator', lasts=600)\n"
+        "lease.change([sys.argv[2]]); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(world.folder), kept], check=False)
+    world.cache(1).sweep()
+    assert [world.store.has(blob) for blob in (kept, other)] == [True, False]
+    with Lease(world.folder, [], name="coordinator", lasts=600):
+        pass  # taken over, and freed in order
+    world.cache(1).sweep()
+    assert not world.store.has(kept)
+
+
+def test_a_torn_lease_keeps_nothing(world: World) -> None:
+    blob = world.blob("a")
+    (world.folder / "leases").mkdir()
+    (world.folder / "leases" / "torn").write_bytes(b'{"pid": 1, "sin')
+    world.cache(1).sweep()
+    assert not world.store.has(blob)
+
+
 def test_what_a_caller_has_in_use_and_what_is_recent_stays(world: World) -> None:
     mine, fresh, old = world.blob("mine"), world.blob("fresh", age=60), world.blob("old")
     world.cache(1, in_use=lambda: [mine], recent=3600).sweep()

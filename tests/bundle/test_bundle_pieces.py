@@ -166,6 +166,32 @@ def test_readers_wait_for_their_pieces(store: BlobStore) -> None:
     assert not pieces.wait(2000, 10, 20), "a fetch that has ended brings nothing more"
 
 
+def test_a_fetch_that_is_ended_under_a_writing_thread_writes_into_no_other_file(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = begin(store)
+    number = pieces._file
+    writing, go_on = threading.Event(), threading.Event()
+    write = os.pwrite
+
+    def slowly(file: int, data: bytes, offset: int) -> int:
+        writing.set()
+        assert go_on.wait(10)
+        return write(file, data, offset)
+
+    monkeypatch.setattr("llamaforge.bundle.pieces.os.pwrite", slowly)
+    writer = threading.Thread(target=pieces.write, args=(0, DATA[:1000]))
+    writer.start()
+    assert writing.wait(10)
+    pieces.close()
+    assert os.fstat(number).st_ino == places(store, DIGEST)[0].stat().st_ino, "not closed yet"
+    go_on.set()
+    writer.join()
+    assert not is_locked(places(store, DIGEST)[0]), "closed by its last user"
+    with pytest.raises(OSError, match="the fetch is over"):
+        pieces.write(0, b"x")
+
+
 def test_a_killed_fetch_leaves_what_stood_and_no_lock(store: BlobStore) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"

@@ -19,6 +19,8 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +64,7 @@ class PieceFile:
         self._changed = threading.Condition()
         self._hashing = threading.Lock()
         self._digest, self._hashed = hashlib.sha256(), 0
-        self._closed = False
+        self._closed, self._users = False, 0
         self._file = _locked(self._part)
         try:
             self._note = os.open(self._have, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -131,23 +133,25 @@ class PieceFile:
             raise IntegrityError(f"blob {self.sha256[:12]} is longer than its {self.size} bytes")
         if any(self._standing[offset // self.piece : -(-end // self.piece)]):
             raise IntegrityError(f"blob {self.sha256[:12]}: bytes from {offset} on stand already")
-        rest = memoryview(data)
-        while rest:
-            written = os.pwrite(self._file, rest, offset)
-            rest, offset = rest[written:], offset + written
+        with self._using():
+            rest = memoryview(data)
+            while rest:
+                written = os.pwrite(self._file, rest, offset)
+                rest, offset = rest[written:], offset + written
 
     def mark(self, number: int) -> None:
         """A piece has been written whole: from now on it stands. Raises OSError."""
-        os.fdatasync(self._file)
-        os.pwrite(self._note, _STANDS, len(self._head()) + number)
-        with self._changed:
-            self._standing[number] = True
-            self._changed.notify_all()
-        if self._hashing.acquire(blocking=False):  # else another thread is at it
-            try:
-                self._hash()
-            finally:
-                self._hashing.release()
+        with self._using():
+            os.fdatasync(self._file)
+            os.pwrite(self._note, _STANDS, len(self._head()) + number)
+            with self._changed:
+                self._standing[number] = True
+                self._changed.notify_all()
+            if self._hashing.acquire(blocking=False):  # else another thread is at it
+                try:
+                    self._hash()
+                finally:
+                    self._hashing.release()
 
     def commit(self) -> Path:
         """Checks the digest, and gives the blob its name.
@@ -159,40 +163,60 @@ class PieceFile:
             IntegrityError: the bytes are not what the digest promises; nothing is left behind.
             OSError: the disk refuses; the pieces still stand.
         """
-        with self._hashing:
-            self._hash()
-        found = self._digest.hexdigest()
-        if self._hashed != self.size or found != self.sha256:
-            self.discard()
-            raise IntegrityError(
-                f"blob {self.sha256[:12]} arrived damaged: {self._hashed} of {self.size} bytes, "
-                f"SHA-256 {found[:12]}",
-                hint="run the same command again",
-            )
-        os.fchmod(self._file, 0o444)
-        os.fsync(self._file)
-        target = self._store.blob(self.sha256)
-        self._store.trust(self._part, target, self.sha256)
-        self._part.rename(target)
-        self._have.unlink(missing_ok=True)
-        self.close()
+        with self._using():
+            with self._hashing:
+                self._hash()
+            found = self._digest.hexdigest()
+            if self._hashed != self.size or found != self.sha256:
+                self.discard()
+                raise IntegrityError(
+                    f"blob {self.sha256[:12]} arrived damaged: {self._hashed} of {self.size} "
+                    f"bytes, SHA-256 {found[:12]}",
+                    hint="run the same command again",
+                )
+            os.fchmod(self._file, 0o444)
+            os.fsync(self._file)
+            target = self._store.blob(self.sha256)
+            self._store.trust(self._part, target, self.sha256)
+            self._part.rename(target)
+            self._have.unlink(missing_ok=True)
+            self.close()
         return target
 
     def close(self) -> None:
-        """Ends the fetch; what stands is kept."""
+        """Ends the fetch; what stands is kept. Never waits: a thread that still writes ends it."""
         with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-            self._changed.notify_all()
-        os.close(self._file)
-        os.close(self._note)
+            if not self._closed:
+                self._closed = True
+                self._changed.notify_all()
+                self._close_unused()
 
     def discard(self) -> None:
         """Ends the fetch and forgets what stands."""
         self._part.unlink(missing_ok=True)
         self._have.unlink(missing_ok=True)
         self.close()
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        """Around every use of the files: a closed number could be another file's already."""
+        with self._changed:
+            if self._closed:
+                raise OSError(errno.EBADF, "the fetch is over", str(self._part))
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users -= 1
+                if self._closed:
+                    self._close_unused()
+
+    def _close_unused(self) -> None:
+        if not self._users and self._file >= 0:
+            os.close(self._file)
+            os.close(self._note)
+            self._file = self._note = -1
 
     # ── on disk ───────────────────────────────────────────────────────────────────────────────
 

@@ -126,6 +126,11 @@ class Board:
                 hint="llamaforge jobs --all lists those that are",
             ) from None
 
+    def blobs_in_use(self) -> set[str]:
+        """Digests of the bundles of all jobs that have not ended."""
+        running = (job for job in self._jobs.values() if not job.state.final)
+        return {entry.sha256 for job in running for entry in job.submission.manifest.entries}
+
     def generation(self, job_id: str) -> int | None:
         """The number of a job's running generation; None when none runs."""
         conductor = self._conductors.get(job_id)

@@ -13,6 +13,7 @@ from aiohttp import web
 from llamaforge.bundle.manifest import Manifest
 from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator.answers import as_json, check_size, size_of
+from llamaforge.coordinator.blob_keeper import BlobKeeper
 from llamaforge.coordinator.board import Board
 from llamaforge.coordinator.folder import inside
 from llamaforge.coordinator.record import JobRecord
@@ -30,10 +31,11 @@ class FileRoutes:
     Args:
         board: the jobs.
         store: the coordinator's blobs.
+        keeper: makes room for more of them; None: nobody does.
     """
 
-    def __init__(self, board: Board, store: BlobStore) -> None:
-        self._board, self._store = board, store
+    def __init__(self, board: Board, store: BlobStore, keeper: BlobKeeper | None = None) -> None:
+        self._board, self._store, self._keeper = board, store, keeper
 
     def routes(self) -> list[web.RouteDef]:
         """What it answers."""
@@ -56,7 +58,10 @@ class FileRoutes:
     async def _missing(self, request: web.Request) -> web.Response:
         manifest = msgspec.json.decode(await request.read(), type=Manifest)
         manifest.check()
-        return as_json(api.MissingBlobs(entries=self._store.missing(manifest)))
+        missing = await asyncio.to_thread(self._store.missing, manifest)
+        if self._keeper is not None and missing:
+            await self._keeper.make_room(sum(entry.size for entry in missing))
+        return as_json(api.MissingBlobs(entries=missing))
 
     async def _put_blob(self, request: web.Request) -> web.Response:
         sha256 = request.match_info["sha256"]

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from llamaforge import __version__
 from llamaforge.bundle.store import BlobStore
+from llamaforge.coordinator.blob_keeper import BlobKeeper
 from llamaforge.coordinator.board import Board
 from llamaforge.coordinator.configuration import Configuration
 from llamaforge.coordinator.doors import Doors
@@ -125,7 +126,13 @@ class Coordinator:
             address=self._doors.address,
             connected=lambda name: bool((n := board.nodes.get(name)) and n.connection),
         )
-        self._server = Server(board, store, Gate(members), joining, self.status)
+        self._keeper = BlobKeeper(
+            Path(self._settings.cache_dir),
+            lambda: configuration.settings.cache_bytes,
+            board.blobs_in_use,
+            name=_fleet_id(ledger),
+        )
+        self._server = Server(board, store, Gate(members), joining, self.status, self._keeper)
         self._service = Service(
             configuration,
             notify,
@@ -149,6 +156,7 @@ class Coordinator:
                 asyncio.ensure_future(self._board.run()),
                 asyncio.ensure_future(self._service.run()),
                 asyncio.ensure_future(self._doors.renew()),
+                asyncio.ensure_future(self._keeper.run()),
             ]
             await asyncio.wait({*parts, ended}, return_when=asyncio.FIRST_COMPLETED)
             for part in parts:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator.answers import of_error
+from llamaforge.coordinator.blob_keeper import BlobKeeper
 from llamaforge.coordinator.board import Board
 from llamaforge.coordinator.file_routes import FileRoutes
 from llamaforge.coordinator.fleet_routes import FleetRoutes
@@ -29,6 +30,7 @@ class Server:
         gate: decides who may ask what.
         joining: lets nodes and people join.
         status: tells what `GET /v1/status` answers.
+        keeper: makes room for blobs.
     """
 
     def __init__(
@@ -38,12 +40,13 @@ class Server:
         gate: Gate,
         joining: Joining,
         status: Callable[[], api.Status],
+        keeper: BlobKeeper | None = None,
     ) -> None:
         self._board, self._gate = board, gate
         self._routes = [
             *FleetRoutes(board, joining, status).routes(),
             *JobRoutes(board, store).routes(),
-            *FileRoutes(board, store).routes(),
+            *FileRoutes(board, store, keeper).routes(),
             *joining.routes(),
         ]
 
