@@ -18,7 +18,8 @@ QUICK = 0.02
 
 def rows(head: Node, question: str, *parameters: object) -> list[tuple[Any, ...]]:
     """Rows of the ledger."""
-    path = head.path(f"{STATE}/ledger.db")
+    # SQLite resolves links, and the live tree of a node is one (/proc/PID/root): its disk is not.
+    path = head.disk.root / f"{STATE}/ledger.db".lstrip("/")
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as ledger:
         return ledger.execute(question, parameters).fetchall()
 
@@ -38,11 +39,16 @@ def states(head: Node, job: str) -> list[str]:
 def until(head: Node, condition: Callable[[], Any], seconds: float, what: str) -> Any:
     """Looks often, so as to be there when it happens; a ledger that is being opened is a no."""
     deadline = time.monotonic() + seconds
+    failure: Exception | None = None
     while True:
-        with contextlib.suppress(sqlite3.Error, OSError):
+        try:
             if answer := condition():
                 return answer
+        except (sqlite3.Error, OSError) as error:
+            failure = error
         if time.monotonic() > deadline:
             said = head.run("journalctl", "-u", COORDINATOR, "-n", "30", "-o", "cat", check=False)
-            raise LabError(f"{head.name}: {what}: not within {seconds:g} s\n{said.stdout}")
+            raise LabError(
+                f"{head.name}: {what}: not within {seconds:g} s ({failure})\n{said.stdout}"
+            )
         time.sleep(QUICK)

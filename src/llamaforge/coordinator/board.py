@@ -97,6 +97,11 @@ class Board:
         self._full = False
         self._running = False
 
+    def reconfigure(self, *, node_grace: float, stop_seconds: float, return_grace: float) -> None:
+        """Other patience from now on; a job keeps what it began with until its next start."""
+        self.nodes.grace = node_grace
+        self._stop_seconds, self._return_grace = stop_seconds, return_grace
+
     async def durable(self) -> None:
         """Returns when all that is known now is durable, however long a full disk takes."""
         while True:

@@ -92,6 +92,10 @@ class Doors:
             except (OSError, FleetError) as why:
                 log.warning("the coordinator's certificate can't be renewed now: %s", why)
 
+    def reconfigure(self, settings: CoordinatorSettings) -> None:
+        """Settings that were read again; what it listens on stays."""
+        self._settings = settings
+
     def close(self) -> None:
         """Takes no new connections."""
         if self._server is not None:

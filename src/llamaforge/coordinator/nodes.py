@@ -68,7 +68,7 @@ class Nodes:
         changed: Callable[[], None],
         spared: Callable[[Node], bool] = lambda _: False,
     ) -> None:
-        self._fleet, self._process, self._grace = fleet, process, grace
+        self._fleet, self._process, self.grace = fleet, process, grace
         self._ledger, self.durable = ledger, barrier
         self._heard, self._lost, self._changed = heard, lost, changed
         self._spared = spared
@@ -106,7 +106,7 @@ class Nodes:
             self._read_wishes(node)
             node.changed()
             if not node.gone:
-                self._wind(node, max(self._grace, RECOVERY_GRACE))
+                self._wind(node, max(self.grace, RECOVERY_GRACE))
 
     def greet(self, hello: Hello) -> tuple[Node | None, Welcome | Refusal]:
         """Answers a worker's greeting.
@@ -149,7 +149,7 @@ class Nodes:
             return
         node.connection = None
         if not node.gone:
-            self._wind(node, self._grace)
+            self._wind(node, self.grace)
         self._note(node)
         self._changed()
 
@@ -287,7 +287,7 @@ class Nodes:
     def _silent(self, node: Node, seconds: float) -> None:
         """Its time is up, unless its job's ranks show that they go on."""
         if self._spared(node):
-            self._wind(node, self._grace)
+            self._wind(node, self.grace)
             return
         self.give_up(node, f"its worker has not been heard of for {seconds:g} s")
 

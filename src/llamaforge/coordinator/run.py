@@ -32,6 +32,7 @@ from llamaforge.coordinator.service import Service
 from llamaforge.errors import FleetError, UserError
 from llamaforge.identity.authority import Authority
 from llamaforge.paths import writing_state
+from llamaforge.spec.fleet import CoordinatorSettings
 from llamaforge.systemd import unit
 from llamaforge.systemd.notify import Notify
 from llamaforge.wire import fleet_file
@@ -138,6 +139,7 @@ class Coordinator:
             notify,
             Path(self._settings.runtime_dir) if unit.runs_us(os.environ) else None,
             status=self.status,
+            apply=self._reconfigure,
             trouble=lambda: ledger.trouble,
         )
 
@@ -170,6 +172,15 @@ class Coordinator:
         finally:
             self._doors.close()
             await runner.cleanup()
+
+    def _reconfigure(self, settings: CoordinatorSettings) -> None:
+        self._settings = settings
+        self._doors.reconfigure(settings)
+        self._board.reconfigure(
+            node_grace=settings.node_grace,
+            stop_seconds=settings.stop_seconds,
+            return_grace=settings.return_grace,
+        )
 
     def status(self) -> Status:
         """The fleet as it is now."""
