@@ -1,4 +1,4 @@
-"""`llamaforge coordinator`: what plans jobs, run in the foreground or installed as a service."""
+"""`llamaforge coordinator`: what plans jobs, in the foreground or as a service; its join tokens."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ class Parts(click.Group):
     """Imports the installation only for whoever installs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """What is imported here, and `install`."""
-        return sorted([*super().list_commands(ctx), "install"])
+        """What is imported here, `install` and `token`."""
+        return sorted([*super().list_commands(ctx), "install", "token"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports `install` when it is asked for."""
+        """Imports `install` and `token` when they are asked for."""
+        if cmd_name == "token":
+            from llamaforge.cli import coordinator_token
+
+            return coordinator_token.command
         if cmd_name != "install":
             return super().get_command(ctx, cmd_name)
         from llamaforge.cli import coordinator_install
@@ -34,7 +38,7 @@ class Parts(click.Group):
 
 @click.group("coordinator", cls=Parts)
 def command() -> None:
-    """Run the coordinator, or install it as a service."""
+    """Run or install the coordinator, or make a token for its fleet."""
 
 
 @command.command("run")

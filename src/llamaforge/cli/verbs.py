@@ -53,8 +53,12 @@ VERBS: dict[str, Verb] = {
     "down": Verb("Fleet", "down", "Stop what `up` started."),
     "nodes": Verb("Fleet", "nodes", "List the fleet's nodes, or say what one should do."),
     "drain": Verb("Fleet", "drain", "Let a node finish its job and give it nothing new."),
-    "worker": Verb("Fleet", "worker", "Run this machine's worker, or install it as a service."),
-    "coordinator": Verb("Fleet", "coordinator", "Run the coordinator, or install it as a service."),
+    "worker": Verb("Fleet", "worker", "Run this machine's worker, install it, or let it join."),
+    "coordinator": Verb(
+        "Fleet", "coordinator", "Run or install the coordinator, or make a token for its fleet."
+    ),
+    "login": Verb("Fleet", "login", "Use a fleet on another machine, with a token from there."),
+    "people": Verb("Fleet", "people", "List who may use the fleet from elsewhere, or refuse one."),
     "doctor": Verb("Fleet", "doctor", "Find out what is wrong with this node, and how to mend it."),
     "completion": Verb(
         "Shell", "completion", "Print a script that completes llamaforge in a shell."

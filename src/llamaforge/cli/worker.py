@@ -21,11 +21,15 @@ class Parts(click.Group):
     """Imports the installation only for whoever installs: a worker that waits stays small."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """What is imported here, and `install`."""
-        return sorted([*super().list_commands(ctx), "install"])
+        """What is imported here, `install` and `join`."""
+        return sorted([*super().list_commands(ctx), "install", "join"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports `install` when it is asked for."""
+        """Imports `install` and `join` when they are asked for."""
+        if cmd_name == "join":
+            from llamaforge.cli import worker_join
+
+            return worker_join.command
         if cmd_name != "install":
             return super().get_command(ctx, cmd_name)
         from llamaforge.cli import worker_install
@@ -35,7 +39,7 @@ class Parts(click.Group):
 
 @click.group("worker", cls=Parts)
 def command() -> None:
-    """Run this machine's worker, or install it as a service."""
+    """Run this machine's worker, install it, or let it join."""
 
 
 @command.command("run")

@@ -38,6 +38,8 @@ from llamaforge.wire.refused import REFUSAL
 
 GROUP = "llamaforge"
 """Whose members may use the service's coordinator on its machine."""
+WORKER_USER = "llamaforge"
+"""As whom the worker's service runs other people's programs; its group is that of the members."""
 
 _PEER_GROUPS = 59
 """SO_PEERGROUPS (asm-generic/socket.h): the groups of whoever connected."""
@@ -223,7 +225,8 @@ def _by_credentials(stream: socket.socket) -> Caller:
     data = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid, uid, gid = array("i", data)
     caller = Caller(kind="local", name=_user(uid), uid=uid)
-    if uid != 0 and _is_rank(pid):
+    ranks_user = caller.name == WORKER_USER and not caller.own
+    if uid != 0 and (ranks_user or _is_rank(pid)):
         raise Refused(403, "what runs below a worker may not give its coordinator orders")
     if caller.own or service_group() in {gid, *_groups(stream)}:
         return caller

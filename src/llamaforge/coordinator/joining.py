@@ -84,14 +84,10 @@ class Joining:
             signed = self._admit("node", self._node_name(wish.name), wish.request, by=str(caller))
         else:
             signed = self._with_token(wish, request.remote or str(caller))
-        try:
-            await self._ledger.settled()
-        except OSError:
-            # the ledger keeps trying; the request can be sent again and costs nothing then
-            raise
-        return _json(api.Certificate(certificate=signed, authority=self._authority.certificate))
+        await self._ledger.settled()
+        return _json(signed)
 
-    def _with_token(self, wish: api.JoinRequest, address: str) -> str:
+    def _with_token(self, wish: api.JoinRequest, address: str) -> api.Certificate:
         if seconds := self._throttle.wait(address):
             raise Refused(429, f"too many wrong tokens from {address}: wait {seconds:.0f} s")
         digest = hashlib.sha256(wish.request.encode()).hexdigest()
@@ -116,16 +112,18 @@ class Joining:
         self._members.admit(kind, name, epoch, by=f"token {grant.id} of {grant.by}")
         return signed
 
-    def _admit(self, kind: Kind, name: str, request: str, *, by: str) -> str:
+    def _admit(self, kind: Kind, name: str, request: str, *, by: str) -> api.Certificate:
         epoch = new_epoch()
         signed = self._sign(kind, name, request, epoch)
         self._members.admit(kind, name, epoch, by=by)
         return signed
 
-    def _sign(self, kind: Kind, name: str, request: str, epoch: str) -> str:
+    def _sign(self, kind: Kind, name: str, request: str, epoch: str) -> api.Certificate:
         host = node_host(name) if kind == "node" else person_host(name)
         issued = self._authority.issue(host, request, epoch=epoch, server=kind == "node")
-        return issued.certificate
+        return api.Certificate(
+            certificate=issued.certificate, authority=self._authority.certificate, name=name
+        )
 
     def _node_name(self, name: str, *, again: bool = False) -> str:
         if not fits(name):
@@ -168,7 +166,7 @@ class Joining:
         signed = self._sign(kind, caller.name, wish.request, caller.epoch)
         self._ledger.event(kind, caller.name, "certificate renewed", "", str(caller))
         await self._ledger.settled()
-        return _json(api.Certificate(certificate=signed, authority=self._authority.certificate))
+        return _json(signed)
 
     # ── who may ───────────────────────────────────────────────────────────────────────────────
 

@@ -23,7 +23,7 @@ LONGEST = 30 * 86400.0
 """Seconds that a token can be good for."""
 REMEMBERED = 90 * 86400.0
 """Seconds for which a token that is over is still told from one that never was."""
-_ASK = "lf1. token: make one on the coordinator's machine: llamaforge coordinator token"
+_ASK = "ask for a new one: llamaforge coordinator token, on the coordinator's machine"
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,15 +102,15 @@ class Tokens:
         known = [Grant(**dict(zip(Grant.__struct_fields__, row))) for row in rows]  # noqa: B905
         digest = known[0].digest if known else ""
         if not hmac.compare_digest(token.digest, digest.ljust(64, "-")):
-            raise Refused(401, "this fleet has no such token", hint=f"ask for a new {_ASK}")
+            raise Refused(401, "this fleet has no such token", hint=_ASK)
         grant = known[0]
         if self._granted(grant.id, request):
             return grant, True
         if self._clock() >= grant.expires:
             when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(grant.expires))
-            raise Refused(401, f"this token expired at {when}", hint=f"ask for a new {_ASK}")
+            raise Refused(401, f"this token expired at {when}", hint=_ASK)
         if grant.uses < 1:
-            raise Refused(401, "this token is used up", hint=f"ask for a new {_ASK}")
+            raise Refused(401, "this token is used up", hint=_ASK)
         return grant, False
 
     def spend(self, grant: Grant, name: str, request: str, epoch: str) -> None:

@@ -52,7 +52,7 @@ class JoinToken(msgspec.Struct, frozen=True, kw_only=True):
         if found is None:
             raise UserError(
                 f"that is not a join token ({len(text.strip())} characters; "
-                "one begins with lf1. and has 105)",
+                "one begins with lf1. and has 104)",
                 hint="make one on the coordinator's machine: llamaforge coordinator token",
             )
         try:

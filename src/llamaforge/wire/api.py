@@ -238,6 +238,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 
     certificate: str
     authority: str
+    name: str = ""
+    """Whom the certificate names."""
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):
