@@ -357,6 +357,9 @@ class Board:
             hint = "the coordinator's log has the details; please report them"
             outcome = Outcome(state=JobState.FAILED, reason=reason, hint=hint)
         record.end(outcome)
+        for node in self.nodes.all():
+            if node.job == record.id and not node.ranks:
+                self.nodes.give(node, "")
         self._conductors.pop(record.id, None)
         self._tasks.pop(record.id, None)
         self._alarm.ring()
