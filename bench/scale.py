@@ -27,6 +27,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -353,6 +354,7 @@ async def measure(bench: Bench, jobs: int, seconds: float) -> dict[str, Any]:
     empty = resident(bench.pid)
     bench.start_crews()
     found: dict[str, Any] = {"workers": len(bench.names), "jobs": jobs}
+    print("workers dial", flush=True)
     found["connect_s"] = round(bench.wait_connected(), 1)
     found["p99_joining_ms"] = p99(bench.times())
     time.sleep(2 * PING_SECONDS)
@@ -360,8 +362,10 @@ async def measure(bench: Bench, jobs: int, seconds: float) -> dict[str, Any]:
     full = resident(bench.pid)
     found["mb_empty"], found["mb_full"] = round(empty, 1), round(full, 1)
     found["mb_per_worker"] = round((full - empty) / len(bench.names), 4)
+    print(found, flush=True)
     found["submit_s"] = round(await bench.submit(jobs), 2)
     found["p99_submitting_ms"] = p99(bench.times())
+    print(f"{jobs} jobs took {found['submit_s']} s", flush=True)
     found["mb_with_jobs"] = round(resident(bench.pid), 1)
     used, began = processor(bench.pid), time.monotonic()
     time.sleep(seconds)
@@ -391,6 +395,7 @@ def main() -> None:
         crew = Crew(Path(options.homes), "127.0.0.1", options.port)
         asyncio.run(crew.run(options.crew.split(",")))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     with bench(options.workers) as made:
         detail = asyncio.run(measure(made, options.jobs, options.seconds))
     ours = detail["mb_per_worker"]
