@@ -152,8 +152,10 @@ def test_the_files_are_closed_to_everybody_else(joined: Joined) -> None:
     assert modes == ["600 llamaforge", ""]
     folder = node.shell("stat -c '%a %U' /var/lib/llamaforge/identity").stdout.strip()
     assert folder == "700 llamaforge"
-    # The worker's account can't look into the coordinator either, on the host of both.
-    assert head.run("ls", STATE, user="llamaforge", check=False).returncode != 0
+    # Who may give orders can't look into the coordinator's folder either.
+    make_user(head, "ivy", "llamaforge")
+    assert head.run("llamaforge", "status", user="ivy").returncode == 0
+    assert head.run("ls", STATE, user="ivy", check=False).returncode != 0
 
 
 def test_no_core_dump_can_hold_a_key(joined: Joined) -> None:
