@@ -60,6 +60,7 @@ VERBS: dict[str, Verb] = {
     "login": Verb("Fleet", "login", "Use a fleet on another machine, with a token from there."),
     "people": Verb("Fleet", "people", "List who may use the fleet from elsewhere, or refuse one."),
     "doctor": Verb("Fleet", "doctor", "Find out what is wrong with this node, and how to mend it."),
+    "clean": Verb("Fleet", "clean", "Remove what caches hold beyond their limit."),
     "completion": Verb(
         "Shell", "completion", "Print a script that completes llamaforge in a shell."
     ),
