@@ -92,10 +92,12 @@ def test_events_are_found_by_kind_subject_and_number(path: Path) -> None:
     ledger.close()
 
 
-def test_reading_sees_what_is_queued(path: Path) -> None:
+def test_reading_sees_what_is_queued_and_looking_does_not(path: Path) -> None:
     ledger = Ledger.open(path)
     ledger.write("INSERT INTO meta VALUES ('a', 1)")
+    assert ledger.look("SELECT value FROM meta WHERE key = ?", "a") == []
     assert ledger.read("SELECT value FROM meta WHERE key = ?", "a") == [(1,)]
+    assert ledger.look("SELECT value FROM meta WHERE key = ?", "a") == [(1,)]
     ledger.close()
 
 

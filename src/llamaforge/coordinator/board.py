@@ -34,7 +34,9 @@ REMEMBERED = 1000
 DISK_SECONDS = 1.0
 """Between two tries while the disk takes nothing."""
 ROUND_SECONDS = 0.05
-"""Between two rounds of scheduling at least: in a large fleet one takes a while."""
+"""Between two rounds of scheduling at least."""
+ROUND_SHARE = 0.2
+"""Of its time that the coordinator spends on rounds at most: in a large fleet one takes a while."""
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ROW = (
@@ -294,8 +296,10 @@ class Board:
             self._begin(conductor)
         try:
             while True:
+                began = time.monotonic()
                 wakes = self._round()
-                await asyncio.sleep(ROUND_SECONDS)
+                took = time.monotonic() - began
+                await asyncio.sleep(max(ROUND_SECONDS, took / ROUND_SHARE))
                 await self._alarm.wait(wakes)
         finally:
             self._running = False

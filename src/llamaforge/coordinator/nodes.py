@@ -231,7 +231,7 @@ class Nodes:
         self._changed()
 
     def _read_wishes(self, node: Node) -> None:
-        rows = self._ledger.read(
+        rows = self._ledger.look(
             "SELECT cordoned, draining, reason, canary FROM nodes WHERE name = ?", node.name
         )
         for cordoned, draining, reason, canary in rows:

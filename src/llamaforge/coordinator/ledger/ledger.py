@@ -92,6 +92,10 @@ class Ledger:
         self._queue.flush()
         return self._reader.execute(sql, parameters).fetchall()
 
+    def look(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Asks the database for what is durable; doesn't wait, and doesn't see what is queued."""
+        return self._reader.execute(sql, parameters).fetchall()
+
     def event(
         self, kind: str, subject: str, what: str, reason: str = "", by: str = "", **fields: Any
     ) -> Event:
