@@ -114,19 +114,30 @@ class Doors:
 
 
 class _Handshake(ssl.SSLObject):
-    """Says in the log why a handshake failed; the client often can't tell."""
+    """Says in the log why a handshake failed, and lets the client hear it, too.
+
+    asyncio would hang up without sending what TLS has to say, so that a client whose certificate
+    has expired could not tell that from a coordinator that isn't there.
+    """
 
     _said: ClassVar[dict[str, float]] = {}
+    _failed: ssl.SSLError | None = None
 
     def do_handshake(self) -> None:
         """Shakes hands; called until it is done."""
+        if self._failed is not None:
+            raise self._failed
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as why:
             self._say(why)
-            raise
+            if not isinstance(why, ssl.SSLCertVerificationError):
+                raise
+            self._failed = why
+            # what is left to say is sent whenever more is to be read
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the alert is on its way") from why
 
     def _say(self, why: ssl.SSLError) -> None:
         reason, now = why.reason or "?", time.monotonic()

@@ -222,8 +222,7 @@ def _by_certificate(encrypted: ssl.SSLObject) -> Caller:
 
 
 def _by_credentials(stream: socket.socket) -> Caller:
-    data = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid, gid = array("i", data)
+    pid, uid, gid = _credentials(stream)
     caller = Caller(kind="local", name=_user(uid), uid=uid)
     ranks_user = caller.name == WORKER_USER and not caller.own
     if uid != 0 and (ranks_user or _is_rank(pid)):
@@ -235,6 +234,12 @@ def _by_credentials(stream: socket.socket) -> Caller:
         f"{caller.name} is neither root nor this coordinator's user nor in the group {GROUP}",
         hint=f"sudo usermod --append --groups {GROUP} {caller.name}, and log in again",
     )
+
+
+def _credentials(stream: socket.socket) -> tuple[int, int, int]:
+    """Process, user and group of whoever connected: SO_PEERCRED, unix(7)."""
+    pid, uid, gid = array("i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid, gid
 
 
 def _user(uid: int) -> str:
@@ -262,23 +267,27 @@ def _groups(stream: socket.socket) -> tuple[int, ...]:
 
 
 def _is_rank(pid: int) -> bool:
-    """Whether a process belongs to the worker's service, whose user the coordinator's may be.
+    """Whether a process belongs to the worker's service, which runs other people's programs.
 
     One that can't be looked at any more is taken for such a one: it may have passed its
     connection on.
     """
-    if _own_cgroup() == "":
+    if _WORKER_CGROUP in _own_cgroup():
         return False
     try:
-        return _WORKER_CGROUP in Path(f"/proc/{pid}/cgroup").read_text()
+        return _WORKER_CGROUP in _cgroup(pid)
     except OSError:
         return True
 
 
 def _own_cgroup() -> str:
-    """Where this process is; empty where that can't be told, or in the worker's own service."""
+    """Where this process is; as in the worker's service where that can't be told."""
     try:
-        text = Path("/proc/self/cgroup").read_text()
+        return _cgroup(os.getpid())
     except OSError:
-        return ""
-    return "" if _WORKER_CGROUP in text else text
+        return _WORKER_CGROUP
+
+
+def _cgroup(pid: int) -> str:
+    """A process's control groups. Raises OSError when it is gone."""
+    return Path(f"/proc/{pid}/cgroup").read_text()

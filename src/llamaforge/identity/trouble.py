@@ -60,11 +60,15 @@ def _unverified(error: ssl.SSLCertVerificationError, clock: str) -> str:
 
 
 def _tls(error: BaseException | None) -> ssl.SSLError | None:
+    """The TLS error in an error or behind it; aiohttp's own ones only wrap the real one."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, ssl.SSLError):
-            return error
         inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
-        error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
+        if isinstance(inner, BaseException):
+            error = inner
+        elif isinstance(error, ssl.SSLError):
+            return error
+        else:
+            error = error.__cause__ or error.__context__
     return None
