@@ -118,6 +118,8 @@ class Conductor:
         self._history = History(memory.history, memory.versions)
         self._number, self._restarts = memory.number, memory.restarts
         self._running = memory.running
+        self._awake = False
+        """Whether `run` has begun."""
         self._seats: asyncio.Future[tuple[str, ...]] | None = None
         self._grace_ends: float | None = None
         self._refused: dict[str, tuple[float, str]] = {}
@@ -126,8 +128,10 @@ class Conductor:
 
     @property
     def number(self) -> int | None:
-        """The running generation's number."""
-        return self.generation.number if self.generation else None
+        """The running generation's number; of one that is about to be taken up again, too."""
+        if self.generation is not None:
+            return self.generation.number
+        return self._running.number if self._running and not self._awake else None
 
     @property
     def began(self) -> bool:
@@ -145,10 +149,10 @@ class Conductor:
 
     async def _run(self) -> Outcome:
         """Raises LlamaForgeError where the job can't go on, OSError where its folder refuses."""
+        self._awake = True
         if self._number == 0:
-            self._number = await asyncio.to_thread(
-                resumption.last_generation, self._start, self._store
-            )
+            saved = await asyncio.to_thread(resumption.last_generation, self._start, self._store)
+            self._number = max(saved, self.record.last_generation())
         while True:
             if self._running is None:
                 seats = await self._seated()

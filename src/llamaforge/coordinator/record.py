@@ -192,6 +192,19 @@ class JobRecord:
         )
         self._ledger.event("job", self.id, "stop", reason, by)
 
+    def last_generation(self) -> int:
+        """The highest number of a generation of any job of this name; 0 before the first.
+
+        A worker that has had a generation does nothing when it is told to start it again, so one
+        that is resumed, or submitted again under its name, counts on.
+        """
+        after, last = 0, 0
+        while events := self._ledger.events(after, kind="job", subject=self.id):
+            after = events[-1].number
+            numbers = (event.fields.get("number", 0) for event in events)
+            last = max([last, *(number for number in numbers if isinstance(number, int))])
+        return last
+
     def remember(self, memory: Memory) -> None:
         """Keeps what the job's next life on this coordinator needs."""
         if memory != self.memory:
