@@ -20,6 +20,7 @@ from llamaforge.bundle.manifest import Manifest
 from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator.board import Board
 from llamaforge.coordinator.ledger import Ledger
+from llamaforge.coordinator.record import JobRecord
 from llamaforge.spec.ranks import Finished, FromRank, Metric, Note, StoreReady
 from llamaforge.spec.states import JobState
 from llamaforge.wire.api import Submission
@@ -275,6 +276,16 @@ async def check(root: Path, frames: int | None) -> bool:
     assert numbers == list(range(1, len(numbers) + 1))
     await life.die()
     return died
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would take a second, and says nothing here."""
+
+    async def draw(_: JobRecord) -> None:
+        return
+
+    monkeypatch.setattr(JobRecord, "draw", draw)
 
 
 async def test_without_a_crash(tmp_path: Path) -> None:

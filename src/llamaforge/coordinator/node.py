@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from llamaforge.coordinator.placement import Candidate
 from llamaforge.spec.states import NodeState
 from llamaforge.wire.api import NodeStatus
-from llamaforge.wire.messages import FromCoordinator, FromWorker, Hello
+from llamaforge.wire.messages import FromCoordinator, FromWorker, Hello, Inventory
 from llamaforge.wire.session import Session
 
 
@@ -52,6 +52,8 @@ class Node:
         """Whether it was to finish what it runs when it was kept off."""
         self.canary = ""
         """SHA-256 of its last canary slice."""
+        self.inventory = Inventory()
+        """What it said of its caches last."""
         self.heard = time.monotonic()
         """When something came from it last."""
         self._shown = (NodeState.DISCONNECTED, "")
@@ -140,4 +142,7 @@ class Node:
             gpus=hello.gpus,
             canary=self.canary,
             job=self.job,
+            cache_bytes=self.inventory.cache_bytes,
+            cache_limit=self.inventory.cache_limit,
+            disk_free=self.inventory.disk_free,
         )

@@ -25,6 +25,7 @@ from llamaforge.wire.messages import (
     FromWorker,
     Hello,
     Idle,
+    Inventory,
     Leaving,
     Left,
     Refusal,
@@ -161,6 +162,8 @@ class Nodes:
             node.ranks, node.job, node.otherwise = 0, "", ""
         elif isinstance(message, Busy):
             node.otherwise = message.reason
+        elif isinstance(message, Inventory):
+            node.inventory = message
         elif isinstance(message, Leaving):
             node.leaving = message.reason
         self._heard(node, message)

@@ -7,7 +7,6 @@ started again, and the next line has the next number.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path
 
@@ -73,25 +72,25 @@ class JobStream:
             kinds: only updates with these tags; all when empty.
         """
         wanted = tuple(b'"update":{"type":"%s"' % kind.encode() for kind in kinds)
-        with self.path.open("rb") as file:
-            left = position
-            while True:
-                more, ended, length = self._more, self.ended, self.length
-                if not await self._durable(beat):
-                    yield b"\n"
-                    continue
-                while file.tell() < self._file.durable:
-                    line = file.readline()
-                    if not line.endswith(b"\n"):  # half a line, which is taken back
-                        file.seek(-len(line), os.SEEK_CUR)
-                        break
-                    left -= 1
-                    if left < 0 and (not wanted or any(tag in line[:80] for tag in wanted)):
-                        yield line
-                if ended and length == self.length:
-                    return
-                if not await _within(more.wait(), beat):
-                    yield b"\n"
+        left, at = position, 0
+        while True:
+            more, ended, length = self._more, self.ended, self.length
+            if not await self._durable(beat):
+                yield b"\n"
+                continue
+            if at < self._file.durable:
+                with self.path.open("rb") as file:
+                    file.seek(at)
+                    while file.tell() < self._file.durable:
+                        line = file.readline()
+                        left -= 1
+                        at = file.tell()
+                        if left < 0 and (not wanted or any(tag in line[:80] for tag in wanted)):
+                            yield line
+            if ended and length == self.length:
+                return
+            if not await _within(more.wait(), beat):
+                yield b"\n"
 
     async def _durable(self, beat: float) -> bool:
         """Whether all that was added is durable; False where that takes long (a full disk)."""

@@ -59,6 +59,11 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 of its last canary slice; nodes with equal ones compute the same bits."""
     job: str = ""
     """The job that it runs; "" for none."""
+    cache_bytes: int = 0
+    """Bytes in its caches."""
+    cache_limit: int = 0
+    disk_free: int = 0
+    """Bytes that are free where its caches are."""
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
