@@ -3,9 +3,9 @@
 The job's `spec.dataset` is a script: words such as `steps=5`, `pace=0.05`, `checkpoint=2`,
 `fail=1` (that rank reports an error), `user_error=0`, `crash=1` (exit code 3), `kill=1` (SIGKILL
 of itself), `at=7` (at which step it misbehaves; 2 by default), `only=1` (in which generation; in
-all by default), `hang` (never ends by itself), `stubborn` (ignores SIGTERM), `say=TEXT`, `sleep=1`
-(that rank stands still), `freeze=1` (it stops itself with SIGSTOP). It goes on from a checkpoint,
-tells its progress and leaves its pulse in a file as a real rank does.
+all by default), `hang` (never ends by itself), `stubborn` (ignores SIGTERM), `say=TEXT`, `chatter`
+(a line a step), `sleep=1` (that rank stands still), `freeze=1` (it stops itself with SIGSTOP). It
+goes on from a checkpoint, tells its progress and leaves its pulse in a file as a real rank does.
 """
 
 from __future__ import annotations
@@ -115,6 +115,8 @@ class Fake:
                 if step == int(self.script.get("at", 2)) and self.is_my_turn():
                     self.misbehave()
                 self.progress(step, steps)
+                if "chatter" in self.script:
+                    print(f"rank {self.place.rank} did step {step}", flush=True)
                 if self.place.rank == 0:
                     self.step_done(step)
         except ConnectionError as why:

@@ -6,7 +6,7 @@ async with FleetClient.open() as fleet:
         …
 
 What may take long (sending a bundle, submitting, following, fetching) goes on where it was when the
-coordinator is restarted meanwhile; a small question asked while it is away is refused.
+coordinator is restarted meanwhile; the first question to one that is away is refused.
 """
 
 from __future__ import annotations
@@ -119,11 +119,13 @@ class FleetClient:
     async def jobs(self, *, ended: bool = True) -> tuple[api.JobStatus, ...]:
         """The coordinator's jobs, oldest first; without `ended` those that still wait or run."""
         params = {"all": "1"} if ended else {}
-        return (await self._ask("GET", api.JOBS, params=params, answer=api.Jobs)).jobs
+        said = await self._through_restarts(lambda: self._request("GET", api.JOBS, params=params))
+        return msgspec.json.decode(said, type=api.Jobs).jobs
 
     async def job(self, job_id: str) -> api.JobStatus:
         """One job. Raises FleetError when it is not known or the coordinator is gone."""
-        return await self._ask("GET", _job(job_id), answer=api.JobStatus)
+        said = await self._through_restarts(lambda: self._request("GET", _job(job_id)))
+        return msgspec.json.decode(said, type=api.JobStatus)
 
     async def submit(
         self,
@@ -275,7 +277,9 @@ class FleetClient:
 
     async def files(self, job_id: str) -> tuple[api.JobFile, ...]:
         """What is in the job's folder on the coordinator."""
-        return (await self._ask("GET", f"{_job(job_id)}/files", answer=api.JobFiles)).files
+        url = f"{_job(job_id)}/files"
+        said = await self._through_restarts(lambda: self._request("GET", url))
+        return msgspec.json.decode(said, type=api.JobFiles).files
 
     async def fetch(
         self, job_id: str, path: str, into: Path, on_chunk: Callable[[int], None] | None = None
@@ -403,12 +407,11 @@ class FleetClient:
         url: str,
         body: msgspec.Struct | None = None,
         *,
-        params: dict[str, str] | None = None,
         answer: type[Answer],
     ) -> Answer:
-        """One small request with JSON both ways."""
+        """One small request with JSON both ways, which is not repeated."""
         try:
-            return msgspec.json.decode(await self._request(method, url, body, params), type=answer)
+            return msgspec.json.decode(await self._request(method, url, body), type=answer)
         except AWAY as why:
             raise self._gone(why) from why
 
