@@ -7,6 +7,8 @@ import os
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -297,3 +299,17 @@ def test_what_runs_below_a_worker_gives_no_orders(
     monkeypatch.setattr(gate, "_credentials", lambda _: tuple(struct.unpack("3i", own)))
     with left, right, pytest.raises(gate.Refused, match="below a worker"):
         gate._by_credentials(left)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process other groups")
+@pytest.mark.parametrize("many", [3, 250])
+def test_the_kernel_tells_the_groups_of_who_has_connected(tmp_path: Path, many: int) -> None:
+    path, groups = tmp_path / "s", list(range(70000, 70000 + many))
+    code = "import os, socket, sys; os.setgroups(eval(sys.argv[1])); s = socket.socket(1); "
+    code += "s.connect(sys.argv[2]); s.recv(1)"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.fspath(path))
+        listening.listen()
+        with subprocess.Popen([sys.executable, "-c", code, str(groups), str(path)]):
+            with listening.accept()[0] as stream:
+                assert gate._groups(stream, "root", 0) == groups

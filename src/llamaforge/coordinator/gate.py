@@ -43,7 +43,8 @@ WORKER_USER = "llamaforge"
 
 _PEER_GROUPS = 59
 """SO_PEERGROUPS (asm-generic/socket.h): the groups of whoever connected."""
-_MOST_GROUPS = 1024
+_MOST_GROUPS = 256
+"""Groups of one caller that the kernel is asked for: Python's getsockopt takes 1,024 bytes."""
 _WORKER_CGROUP = "llamaforge-worker.service"
 MOST_STRANGERS = 256
 """Addresses that the log names for having been refused."""
@@ -227,7 +228,7 @@ def _by_credentials(stream: socket.socket) -> Caller:
     ranks_user = caller.name == WORKER_USER and not caller.own
     if uid != 0 and (ranks_user or _is_rank(pid)):
         raise Refused(403, "what runs below a worker may not give its coordinator orders")
-    if caller.own or service_group() in {gid, *_groups(stream)}:
+    if caller.own or service_group() in {gid, *_groups(stream, caller.name, gid)}:
         return caller
     raise Refused(
         403,
@@ -258,12 +259,16 @@ def service_group() -> int | None:
     return group if os.getegid() == group else None
 
 
-def _groups(stream: socket.socket) -> tuple[int, ...]:
+def _groups(stream: socket.socket, user: str, gid: int) -> list[int]:
+    """The groups of whoever connected; of who has too many, those that the user's account has."""
     try:
         data = stream.getsockopt(socket.SOL_SOCKET, _PEER_GROUPS, _MOST_GROUPS * 4)
     except OSError:
-        return ()
-    return tuple(array("I", data))
+        try:
+            return os.getgrouplist(user, gid)
+        except OSError:
+            return []
+    return list(array("I", data))
 
 
 def _is_rank(pid: int) -> bool:
