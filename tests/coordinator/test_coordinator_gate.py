@@ -310,6 +310,6 @@ def test_the_kernel_tells_the_groups_of_who_has_connected(tmp_path: Path, many: 
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(os.fspath(path))
         listening.listen()
-        with subprocess.Popen([sys.executable, "-c", code, str(groups), str(path)]):
-            with listening.accept()[0] as stream:
-                assert gate._groups(stream, "root", 0) == groups
+        child = subprocess.Popen([sys.executable, "-c", code, str(groups), str(path)])
+        with child, listening.accept()[0] as stream:
+            assert gate._groups(stream, "root", 0) == groups
