@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from fleet_rig import Rig
+from llamaforge.errors import UserError
 from llamaforge.spec.states import JobState, NodeState
 from llamaforge.wire import fleet_file
 from llamaforge.wire.client import FleetClient
@@ -154,3 +155,25 @@ async def test_a_drained_node_gets_nothing_until_it_is_allowed(rig: Rig) -> None
     await rig.waiting("worker-1", "worker-2")
     assert "no node 'worker-3'" in typed(rig, "drain", "worker-3", code=2)
     assert "Traceback" not in rig.log("coordinator")
+
+
+async def test_a_job_in_the_coordinators_own_folder(rig: Rig) -> None:
+    """It is fetched, resumed though it has no checkpoint, and not mixed with one of its name."""
+    await rig.waiting("worker-1", "worker-2")
+    job, manifest, store = rig.job("own", "fail=0 at=1 only=1 steps=2", on_node_loss="fail")
+    async with rig.client() as client:
+        folders = {"output_dir": None, "checkpoint_dir": None}
+        await client.submit(job, manifest, store, **folders)  # type: ignore[arg-type]
+        async for _ in client.follow("own"):
+            pass
+        status = await client.job("own")
+        assert (status.state, status.own_folder) == (JobState.FAILED, True)
+        with pytest.raises(UserError, match="there is a job 'own' already"):
+            await client.submit(job, manifest, store, **folders)  # type: ignore[arg-type]
+        assert "loss is NaN" in typed(rig, "attach", "own", code=1)
+        typed(rig, "resume", "own")
+        updates = [update async for update in client.follow("own")]
+        assert (await client.job("own")).state is JobState.DONE, updates[-1]
+    copy = rig.root / "copy"
+    assert "file" in typed(rig, "fetch", "own", str(copy))
+    assert {"job.yaml", "metrics.jsonl", "proof.json"} <= {path.name for path in copy.iterdir()}

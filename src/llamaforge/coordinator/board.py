@@ -143,8 +143,15 @@ class Board:
         conductor = self._conductors.get(job_id)
         return conductor.number if conductor else None
 
-    def submit(self, submission: Submission, submitter: str = "") -> JobRecord:
+    def submit(
+        self, submission: Submission, submitter: str = "", *, resumed: bool = False
+    ) -> JobRecord:
         """Queues a job; one that was submitted with the same key before is just returned.
+
+        Args:
+            submission: what to run.
+            submitter: who wants it.
+            resumed: it goes on with the job of its name, even without a checkpoint.
 
         Raises:
             UserError: a job of that name is queued or runs, or its folder can't be written.
@@ -153,7 +160,7 @@ class Board:
         known = self._jobs.get(job_id)
         if known is not None and submission.key and known.submission.key == submission.key:
             return known
-        self._refuse_clash(submission)
+        self._refuse_clash(submission, resumed=resumed)
         if known is not None:
             self._jobs.pop(job_id).remove()
         record = JobRecord(submission, self._keeping, submitter=submitter)
@@ -189,9 +196,9 @@ class Board:
             checkpoint_dir=record.submission.checkpoint_dir,
             resume_step=start.step if start.resumed else None,
         )
-        return self.submit(submission, submitter)
+        return self.submit(submission, submitter, resumed=True)
 
-    def _refuse_clash(self, submission: Submission) -> None:
+    def _refuse_clash(self, submission: Submission, *, resumed: bool) -> None:
         job_id = submission.job_id
         if not _JOB_ID.fullmatch(job_id):
             raise UserError(f"{job_id!r} can't be the name of a job", hint="use --name")
@@ -203,7 +210,7 @@ class Board:
             raise UserError(
                 f"job {job_id!r} is {known.state.value} already", hint="choose another --name"
             )
-        if known is not None and not submission.output_dir and submission.resume_step is None:
+        if known is not None and not submission.output_dir and not resumed:
             raise UserError(
                 f"there is a job {job_id!r} already: it is {known.state.value}",
                 hint="choose another --name, or go on with it: llamaforge resume",
