@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -12,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from llamaforge.bundle.pieces import PieceFile, is_locked, places, standing
 from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import IntegrityError
+from small_disk import small_disk
 
 PIECE = 1000
 DATA = random.Random(1).randbytes(4500)
@@ -217,19 +218,13 @@ def test_a_killed_fetch_leaves_what_stood_and_no_lock(store: BlobStore) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """A file system of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"none", str(folder).encode(), b"tmpfs", 0, b"size=1m"):
-        pytest.skip(f"can't mount a tmpfs: {os.strerror(ctypes.get_errno())}")
-    yield folder
-    assert libc.umount2(str(folder).encode(), 2) == 0
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", megabytes=1) as folder:
+        yield folder
 
 
-def test_a_full_disk_is_known_before_a_byte_comes(small_disk: Path) -> None:
-    store = BlobStore(small_disk / "store")
+def test_a_full_disk_is_known_before_a_byte_comes(disk: Path) -> None:
+    store = BlobStore(disk / "store")
     with pytest.raises(OSError, match="No space left") as full:
         store.pieces("ab" * 32, 2 << 20)
     assert full.value.errno == errno.ENOSPC
@@ -237,18 +232,18 @@ def test_a_full_disk_is_known_before_a_byte_comes(small_disk: Path) -> None:
     assert store.add_bytes(b"small")[1] == 5, "nothing is taken by what did not fit"
 
 
-def test_what_has_its_room_arrives_on_a_disk_that_others_fill(small_disk: Path) -> None:
-    store = BlobStore(small_disk / "store")
+def test_what_has_its_room_arrives_on_a_disk_that_others_fill(disk: Path) -> None:
+    store = BlobStore(disk / "store")
     data = random.Random(2).randbytes(500_000)
     pieces = store.pieces(hashlib.sha256(data).hexdigest(), len(data), piece=100_000)
     assert pieces is not None
     with pytest.raises(OSError, match="No space left"):
-        (small_disk / "other").write_bytes(b"x" * (1 << 20))
+        (disk / "other").write_bytes(b"x" * (1 << 20))
     for number in range(pieces.count):
         start, length = pieces.span(number)
         pieces.write(start, data[start : start + length])
         pieces.mark(number)
-    (small_disk / "other").unlink()
+    (disk / "other").unlink()
     assert pieces.commit().read_bytes() == data
 
 

@@ -90,6 +90,8 @@ class CoordinatorHttp:
         self._lease: Lease | None = None
         self._session: aiohttp.ClientSession | None = None
         self._count = _Count()
+        self._breaks = 0
+        """Transfers that broke, and were begun anew."""
 
     async def __aenter__(self) -> CoordinatorHttp:
         return self
@@ -273,16 +275,17 @@ class CoordinatorHttp:
         """
         base = f"{api.JOBS}/{job_id}/checkpoints/{folder.name}"
         while True:
-            broken = await self._post(base)
+            await self._post(base)
+            begun = self._breaks
             try:
                 for path in _files(folder):
                     relative = quote(path.relative_to(folder).as_posix())
-                    broken |= await self._put(f"{base}/{relative}", path)
+                    await self._put(f"{base}/{relative}", path)
                 await self._post(f"{base}/accept")
                 return
             except FleetError:
-                if not broken:  # else the coordinator was started again, and knows of no beginning
-                    raise
+                if self._breaks == begun:
+                    raise  # else the coordinator was started again, and knows of no beginning
 
     async def send_artifacts(self, job_id: str, folder: Path) -> None:
         """Sends all files of the artifacts folder, `proof.json` last; errors as above."""
@@ -291,37 +294,32 @@ class CoordinatorHttp:
             relative = quote(path.relative_to(folder).as_posix())
             await self._put(f"{api.JOBS}/{job_id}/artifacts/{relative}", path)
 
-    async def _put(self, url: str, path: Path) -> bool:
+    async def _put(self, url: str, path: Path) -> None:
         async def put() -> None:
             headers = {"Content-Length": str(path.stat().st_size)}
             async with self._http.put(url, data=chunks(path), headers=headers) as answer:
                 await _check(answer)
 
-        return await self._again(f"sending {path.name}", put)
+        await self._again(f"sending {path.name}", put)
 
-    async def _post(self, url: str) -> bool:
+    async def _post(self, url: str) -> None:
         async def post() -> None:
             async with self._http.post(url) as answer:
                 await _check(answer)
 
-        return await self._again("sending a checkpoint", post)
+        await self._again("sending a checkpoint", post)
 
-    async def _again(self, what: str, transfer: Callable[[], Awaitable[None]]) -> bool:
-        """Begins a transfer anew while the coordinator is away or full. A refusal is final.
-
-        Returns:
-            Whether it was begun more than once.
-        """
+    async def _again(self, what: str, transfer: Callable[[], Awaitable[None]]) -> None:
+        """Begins a transfer anew while the coordinator is away or full. A refusal is final."""
         patience = Patience(what)
         while True:
             try:
                 await transfer()
-                break
+                patience.over()
+                return
             except (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError, NotYet) as why:
+                self._breaks += 1
                 await patience.wait(why)
-        again = patience.tries > 0
-        patience.over()
-        return again
 
 
 class _Count:
