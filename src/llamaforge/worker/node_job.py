@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import shutil
 import signal
@@ -14,7 +15,7 @@ from typing import Literal
 from llamaforge.bundle import resume
 from llamaforge.bundle.manifest import Entry
 from llamaforge.bundle.store import BlobStore
-from llamaforge.errors import FleetError, LlamaForgeError, UserError
+from llamaforge.errors import FleetError, LlamaForgeError, NoSpace, UserError
 from llamaforge.spec import ranks
 from llamaforge.spec.fleet import NETWORK_TIMEOUT
 from llamaforge.spec.ranks import Assignment
@@ -205,7 +206,8 @@ class NodeJob:
     def _refused(self, error: OSError) -> LlamaForgeError:
         """A disk of this node refuses the job's files."""
         where = error.filename or f"{self._cache} or {self._folder}"
-        return LlamaForgeError(
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return (NoSpace if full else LlamaForgeError)(
             f"the job's files can't be kept in {where}: {error.strerror or error}",
             hint="make room there, or choose other places with the worker's --cache-dir and "
             "--state-dir",
