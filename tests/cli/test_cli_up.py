@@ -114,6 +114,27 @@ def test_up_shows_changes_until_ctrl_c(shell: Shell) -> None:
     assert "llamaforge up" in gone.stderr
 
 
+def test_a_coordinator_that_was_killed_is_started_again(shell: Shell) -> None:
+    up = shell.start("up", "--workers", "1", "--port", "0")
+    shell.read_until(up, "worker-1 waits for a job")
+    before = json.loads(shell.run("status", "--json").stdout)
+    time.sleep(HEALTHY_SECONDS)  # one that ends sooner would end again and stops the fleet
+    os.kill(before["pid"], SIGKILL)
+    shell.read_until(up, "coordinator has ended; it is started again")
+
+    def ready() -> bool:
+        said = shell.run("status", "--json")
+        if said.returncode != 0:
+            return False
+        after = json.loads(said.stdout)
+        return after["pid"] != before["pid"] and after["nodes"][0]["state"] == "ready"
+
+    shell.wait(ready, "the worker is back at the new one")
+    up.send_signal(SIGTERM)
+    up.wait(PATIENCE)
+    assert shell.processes() == []
+
+
 def test_detached_until_down_and_a_second_up_is_refused(shell: Shell) -> None:
     up = shell.run("up", "--workers", "1", "--port", "0", "--detach")
     assert up.returncode == 0, up.stderr
