@@ -51,7 +51,7 @@ class Rig:
             "cores": 2,
             **flags,
         }
-        words = [f"{option}={value}" for option, value in options.items()]
+        words = [f"{option}={value}" for option, value in options.items() if value is not None]
         self._start(name, [sys.executable, str(WORKER), *words])
 
     def folder(self, name: str) -> str:
