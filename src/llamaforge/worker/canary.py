@@ -20,6 +20,7 @@ from pathlib import Path
 
 from llamaforge.errors import LlamaForgeError
 from llamaforge.worker import fingerprint
+from llamaforge.worker.orphans import own_child
 from llamaforge.worker.rank_runner import Exit, Rank, RankRunner
 
 FILE = "canary.json"
@@ -105,6 +106,13 @@ class Canary:
     # ── the program ───────────────────────────────────────────────────────────────────────────
 
     async def _compute(self, key: str, precision: str, threads: int) -> str:
+        with own_child():
+            found = await self._run(precision, threads)
+        self._keep(key, found)
+        return found
+
+    async def _run(self, precision: str, threads: int) -> str:
+        """Runs the program. Raises LlamaForgeError where it gives no digest."""
         lines: list[str] = []
         self._folder.mkdir(parents=True, exist_ok=True)
         rank = await self._runner.start_script(
@@ -121,7 +129,6 @@ class Canary:
             how = f"exit code {end.code}" if end.signal is None else f"signal {end.signal}"
             said = lines[-1] if lines else "it said nothing"
             raise LlamaForgeError(f"the canary slice could not be computed ({how}): {said}")
-        self._keep(key, found)
         return found
 
     # ── what is known ─────────────────────────────────────────────────────────────────────────

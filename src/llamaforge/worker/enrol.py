@@ -25,6 +25,7 @@ from llamaforge.wire import api, fleet_file
 from llamaforge.wire import join as joining
 from llamaforge.wire.endpoint import Endpoint
 from llamaforge.wire.fleet_file import FleetFile
+from llamaforge.worker.orphans import own_child
 
 log = logging.getLogger("llamaforge.worker")
 
@@ -76,7 +77,8 @@ async def _from_next_door(settings: WorkerSettings, fleet: FleetFile, *, refused
             f"the fleet file {settings.fleet} is for people of another machine",
             hint=f"sudo llamaforge worker join {fleet.host}:{fleet.port}",
         )
-    key = await request.make_elsewhere()
+    with own_child():
+        key = await request.make_elsewhere()
     signed = await joining.join_here(fleet.socket, settings.name, key)
     _save(home, key, signed, About(name=settings.name))
 
@@ -92,7 +94,8 @@ async def _by_token(settings: WorkerSettings, *, refused: bool) -> None:
     if has_one and not refused and token.authority == _authority(home):
         return  # the token is left over from joining
     host, port = host_and_port(settings.coordinator or "")
-    key = await request.make_elsewhere()
+    with own_child():
+        key = await request.make_elsewhere()
     signed = await joining.join(host, port, token, settings.name, key)
     _save(home, key, signed, About(name=settings.name, token=token.id))
 

@@ -97,11 +97,6 @@ class FleetJobs:
         busy.on_change(self._busy_changed)
 
     @property
-    def looking(self) -> bool:
-        """Whether a child of this worker runs that is no job's: it computes a canary slice."""
-        return self._canary.busy
-
-    @property
     def ranks(self) -> int:
         """Ranks that run now."""
         return self._job.running if self._job else 0
@@ -228,7 +223,9 @@ class FleetJobs:
             jobs=self._state / "jobs",
             cache=Path(settings.cache_dir),
             runner=self._runner,
-            http=self._exchange.transfers(target, order, self.link.send),
+            http=self._exchange.transfers(
+                lambda: self.link.target or target, order, self.link.send
+            ),
             send=self.link.send,
             network_timeout=settings.network_timeout,
         )

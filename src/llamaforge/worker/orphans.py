@@ -13,10 +13,27 @@ import ctypes
 import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 log = logging.getLogger("llamaforge.worker")
+
+
+class _Own:
+    """Children of the worker's own that run now."""
+
+    count = 0
+
+
+@contextlib.contextmanager
+def own_child() -> Iterator[None]:
+    """While the worker runs a child of its own, such as one that makes a key, nothing is ended."""
+    _Own.count += 1
+    try:
+        yield
+    finally:
+        _Own.count -= 1
 
 
 def adopt() -> None:
@@ -36,8 +53,10 @@ class Orphans:
         Children of children become ours when their parents end, so look again until none is left.
 
         Returns:
-            How many there were.
+            How many there were; 0 while a child of the worker's own runs.
         """
+        if _Own.count:
+            return 0
         left = children()
         for pid in left:
             if pid not in self._told:

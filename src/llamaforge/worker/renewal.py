@@ -13,6 +13,7 @@ from llamaforge.identity import request
 from llamaforge.identity.validity import validity_of
 from llamaforge.wire import join
 from llamaforge.wire.endpoint import Endpoint
+from llamaforge.worker.orphans import own_child
 
 LOOK_SECONDS = 6 * 3600.0
 """How often it looks at the calendar, since clocks jump and machines sleep."""
@@ -55,5 +56,6 @@ async def renew(endpoint: Endpoint) -> None:
         FleetError: the coordinator refuses, or can't be reached.
         OSError: the disk refuses; the old certificate is still there.
     """
-    key = await request.make_elsewhere()
+    with own_child():
+        key = await request.make_elsewhere()
     join.save(Path(endpoint.identity), key, await join.renew(endpoint, key))

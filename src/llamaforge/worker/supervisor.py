@@ -246,8 +246,7 @@ class Supervisor:
                 calm = True
                 self._restarts.forget()
             if self._busy.holder is None:
-                if not (self._jobs and self._jobs.looking):
-                    self._orphans.end()
+                self._orphans.end()
                 if self._wishes_restart():
                     self._told_to_leave("an update asks for a restart")
             await asyncio.sleep(BEAT_SECONDS)
