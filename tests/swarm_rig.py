@@ -138,7 +138,7 @@ class Node:
 
     def http(self, nodes: list[Node], **more: object) -> CoordinatorHttp:
         return CoordinatorHttp(
-            self.fleet.endpoint(self.identity),
+            lambda: self.fleet.endpoint(self.identity),
             neighbours=Neighbours(
                 node=self.name,
                 peers=tuple(node.peer for node in nodes),

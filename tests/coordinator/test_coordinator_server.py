@@ -92,7 +92,7 @@ async def test_a_compressed_file_beside_a_blob_is_not_sent_for_it(http: Http) ->
     (http.root / "tokenizer.json.gz").write_bytes(gzip.compress(b"old"))
     http.store.add_file(original)
     manifest, there = Manifest(entries=(entry(b"new"),)), BlobStore(http.root / "there")
-    async with CoordinatorHttp(http.control.local) as worker:
+    async with CoordinatorHttp(lambda: http.control.local) as worker:
         assert await worker.fetch_missing(manifest, there) == manifest.entries
     assert there.has(entry(b"new").sha256)
 

@@ -181,7 +181,7 @@ async def test_stop_checkpoints_and_a_second_stop_kills(rig: Rig) -> None:
         behind = [update async for update in client.follow("queued")]
         ended = behind[-1]
         waits = [u.reason for u in behind if isinstance(u, StateChanged)]
-        assert any(reason.startswith("waits behind ") for reason in waits)
+        assert any("worker-1 is busy: job killed" in reason for reason in waits)
         assert ended.reason == "not wanted; had not started"
         await client.stop("killed", "stopped by the user", now=True)
         *_, ended = [update async for update in updates]
@@ -206,7 +206,7 @@ async def test_a_broken_connection_is_no_failure(rig: Rig) -> None:
         broken = False
         for _ in range(200):
             nodes = (await client.status()).nodes
-            if broken := any("connection broken" in node.reason for node in nodes):
+            if broken := any(n.state is NodeState.DISCONNECTED for n in nodes):
                 break
             await asyncio.sleep(0.05)
         assert broken
@@ -217,21 +217,29 @@ async def test_a_broken_connection_is_no_failure(rig: Rig) -> None:
     assert [msgspec.json.decode(line)["step"] for line in lines] == list(range(1, 151))
 
 
-async def test_a_restarted_coordinator_gets_its_workers_back(rig: Rig) -> None:
+async def test_a_killed_coordinator_costs_a_running_job_nothing(rig: Rig) -> None:
     await rig.waiting("worker-1", "worker-2")
     async with rig.client() as client:
-        await rig.submit(client, "cut", "hang pace=0.02")
-        await until_metric(client.follow("cut"))
+        await rig.submit(client, "cut", "steps=200 pace=0.02")
+        await rig.submit(client, "behind", "steps=2")
+        updates = client.follow("cut")
+        await until_metric(updates)
+        before = sorted(rig.ranks())
         rig.end("coordinator", signal.SIGKILL)
-    rig.coordinator()  # another port, the same token
-    await rig.waiting("worker-1", "worker-2")
-    rig.wait(lambda: rig.ranks() == [], "ranks of the forgotten job have been ended")
+        rig.coordinator()  # another port, the same fleet
     async with rig.client() as client:
-        with pytest.raises(FleetError, match="not known to this coordinator"):
-            await client.stop("cut", "x")
-    ended, _ = await rig.run("next", "steps=2")
+        seen = [update async for update in client.follow("cut")]
+    assert seen[-1].state is JobState.DONE, seen[-1].reason
+    generations = [u for u in seen if isinstance(u, GenerationStarted)]
+    assert len(generations) == 1
+    assert len(before) == 4
+    lines = (rig.root / "runs/cut/metrics.jsonl").read_text().splitlines()
+    assert [msgspec.json.decode(line)["step"] for line in lines] == list(range(1, 201))
+    async with rig.client() as client:
+        *_, ended = [update async for update in client.follow("behind")]
     assert ended.state is JobState.DONE, ended.reason
-    assert rig.log("worker-1").count("waiting: nothing answers") == 1
+    await rig.waiting("worker-1", "worker-2")
+    assert rig.ranks() == []
 
 
 async def test_a_job_goes_on_without_a_worker_that_is_told_to_end(rig: Rig) -> None:

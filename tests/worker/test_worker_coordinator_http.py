@@ -94,7 +94,7 @@ WHOLE = ["POST step-7 0 201", "PUT state.json 2 201", "PUT weights.safetensors 1
 
 
 async def send(coordinator: Coordinator, checkpoint: Path) -> None:
-    async with CoordinatorHttp(Endpoint(socket=str(coordinator.socket))) as http:
+    async with CoordinatorHttp(lambda: Endpoint(socket=str(coordinator.socket))) as http:
         await asyncio.wait_for(http.send_checkpoint("job", checkpoint), 30)
 
 

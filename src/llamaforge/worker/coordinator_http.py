@@ -65,7 +65,7 @@ class CoordinatorHttp:
     """Transfers with one coordinator; an async context manager.
 
     Args:
-        endpoint: where it is.
+        endpoint: where it is now; it may come back at another port.
         generation: whose files are sent; those of one that is over are refused.
         neighbours: who shares big blobs with this node; None: nobody.
         shelf: where the neighbours find what is being fetched here.
@@ -76,7 +76,7 @@ class CoordinatorHttp:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: Callable[[], Endpoint],
         *,
         generation: int | None = None,
         neighbours: Neighbours | None = None,
@@ -85,6 +85,9 @@ class CoordinatorHttp:
         told: Callable[[int, int], None] = lambda _have, _all: None,
     ) -> None:
         self._endpoint, self._generation = endpoint, generation
+        self._dialled: Endpoint | None = None
+        self._old: list[aiohttp.ClientSession] = []
+        """Sessions with where it was before; what still uses them ends by itself."""
         self._neighbours, self._shelf, self._told = neighbours, shelf, told
         self._cache = cache
         self._lease: Lease | None = None
@@ -99,15 +102,20 @@ class CoordinatorHttp:
     async def __aexit__(self, *_: object) -> None:
         if self._lease is not None:
             self._lease.free()
-        if self._session is not None:
-            await self._session.close()
+        for session in (*self._old, self._session):
+            if session is not None:
+                await session.close()
 
     @property
     def _http(self) -> aiohttp.ClientSession:
         """Made when it is needed: an identity that is gone is then told like any other trouble."""
+        there = self._endpoint()
+        if self._session is not None and there != self._dialled:
+            self._old.append(self._session)
+            self._session = None
         if self._session is None:
             headers = {} if self._generation is None else {api.GENERATION: str(self._generation)}
-            self._session = self._endpoint.open(headers=headers, timeout=_TIMEOUT)
+            self._session, self._dialled = there.open(headers=headers, timeout=_TIMEOUT), there
         return self._session
 
     # ── a bundle ──────────────────────────────────────────────────────────────────────────────
@@ -237,7 +245,7 @@ class CoordinatorHttp:
         peers = [] if near is None or alone else [p for p in near.peers if p.node != near.node]
         return Swarm(
             pieces,
-            partial(RangeSource, self._endpoint),
+            partial(RangeSource, self._endpoint()),
             peers={peer.node: partial(_dial, peer, near.identity) for peer in peers if near},
             ring=[peer.node for peer in near.peers] if near else [],
             me=near.node if near else "",

@@ -62,12 +62,12 @@ class Exchange:
             self._roster = frozenset(message.nodes)
 
     def transfers(
-        self, endpoint: Endpoint, order: StartRanks, send: Callable[[FromWorker], None]
+        self, endpoint: Callable[[], Endpoint], order: StartRanks, send: Callable[[FromWorker], None]
     ) -> CoordinatorHttp:
         """The transfers of one generation.
 
         Args:
-            endpoint: the coordinator.
+            endpoint: where the coordinator is now.
             order: what is to run.
             send: tells the coordinator something.
         """
