@@ -88,6 +88,8 @@ class Machine:
             *("--register=no", "--keep-unit", "-M", self.name, f"--hostname={self.hostname}"),
             *(f"--network-bridge={self._bridge}", "--link-journal=no", "--kill-signal=SIGRTMIN+3"),
             *("--resolv-conf=off", "--timezone=off", "--console=pipe"),
+            # nspawn forbids these; on a real machine any process may confine itself.
+            "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
             f"--bind-ro={CHECKOUT}:{MOUNTED_CHECKOUT}",
             *(f"--tmpfs={MOUNTED_CHECKOUT}/{name}" for name in hidden),
             *(["--bind=/dev/fuse"] if Path("/dev/fuse").exists() else []),
