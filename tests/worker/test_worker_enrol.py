@@ -85,6 +85,16 @@ async def test_a_removed_node_comes_back_with_a_new_token(there: Control, tmp_pa
     assert await let_in(worker)
 
 
+async def test_a_removed_node_next_door_does_not_let_itself_in_again(
+    there: Control, tmp_path: Path
+) -> None:
+    worker = by_file(there, tmp_path)
+    await enrol(worker)
+    there.joining.remove_node("n", "noisy", "me")
+    with pytest.raises(FleetError, match="node n was removed"):
+        await enrol(worker, refused=True)
+
+
 async def test_a_new_name_is_a_new_node(there: Control, tmp_path: Path) -> None:
     await enrol(by_file(there, tmp_path))
     await enrol(by_file(there, tmp_path, name="other"))

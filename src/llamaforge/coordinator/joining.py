@@ -81,11 +81,22 @@ class Joining:
         wish = msgspec.json.decode(await request.read(), type=api.JoinRequest)
         caller: Caller = request[CALLER]
         if caller.kind == "local" and not wish.token:
-            signed = self._admit("node", self._node_name(wish.name), wish.request, by=str(caller))
+            signed = self._from_next_door(wish, str(caller))
         else:
             signed = self._with_token(wish, request.remote or str(caller))
         await self._ledger.settled()
         return _json(signed)
+
+    def _from_next_door(self, wish: api.JoinRequest, by: str) -> api.Certificate:
+        """A worker on this machine, of somebody who could make tokens anyhow."""
+        known = self._members.get("node", wish.name)
+        if known is not None and known.out:
+            raise Refused(
+                403,
+                f"node {known.name} was removed from this fleet",
+                hint="let it join again with a token: llamaforge worker join HOST:PORT",
+            )
+        return self._admit("node", self._node_name(wish.name), wish.request, by=by)
 
     def _with_token(self, wish: api.JoinRequest, address: str) -> api.Certificate:
         if seconds := self._throttle.wait(address):

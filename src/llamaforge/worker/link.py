@@ -192,7 +192,7 @@ def _is_refused(why: BaseException) -> bool:
     """Whether the coordinator is there, and does not take this worker's certificate."""
     if isinstance(why, aiohttp.WSServerHandshakeError):
         return why.status in (401, 403)
-    return trouble.explain(why) is not None
+    return "expired" in (trouble.explain(why) or "")
 
 
 def _unreachable(target: Endpoint | None, why: BaseException) -> str:
