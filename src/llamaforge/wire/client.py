@@ -378,7 +378,7 @@ class FleetClient:
         with _Counted(count) as counted:
             start = await self._stands(url) if size >= SMALL else 0
             counted(start)
-            if start == size:
+            if start == size > 0:  # an empty file has to be sent, too
                 return
             async with self._session.put(
                 url,
