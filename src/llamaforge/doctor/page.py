@@ -56,7 +56,8 @@ SELinux in enforcing mode (LF402), firewalld (in LF301) and WSL2 (LF405) were tr
 or made-up output only; so were the traps of graphics cards (LF404), lingering (LF205), kernels
 without the memory controller (LF403) and laptops (LF406). Machines of the test lab share one
 clock, so LF309 was tried against a server that tells another time. All others are caused on real
-machines by `tests/lab/test_doctor_on_a_node.py` and `tests/lab/test_doctor_between_nodes.py`.
+machines by `tests/lab/test_doctor_on_a_node.py` and `tests/lab/test_doctor_between_nodes.py`, and
+LF407 by `tests/lab/test_scripts.py`.
 
 Doctor runs on the environment that it looks at: where its own Python is gone it can't start, and
 `./install.sh` is the answer. The libraries (LF104) are imported as the service's user, but without
