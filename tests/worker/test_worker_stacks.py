@@ -21,8 +21,8 @@ from llamaforge.worker.process_state import catches, process_state
 RANK = """
 import faulthandler, signal, sys, time
 faulthandler.register(signal.SIGUSR2, file=open(sys.argv[1], "ab", buffering=0), all_threads=True)
-print("ready", flush=True)
 def stands_still():
+    print("ready", flush=True)
     time.sleep(600)
 stands_still()
 """
