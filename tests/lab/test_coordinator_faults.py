@@ -81,7 +81,7 @@ def test_killed_at_every_event_of_a_jobs_life(fleet: Fleet, undisturbed: dict[st
     head = fleet.head
     for worker in fleet.workers:
         head.run("llamaforge", "nodes", "cordon", worker.name)
-    job = train(fleet, "killed")
+    job = train(fleet, "killed", "--min-nodes 2")
     ledger.until(head, lambda: ledger.state(head, job.name) == "queued", 60, "it is queued")
     kill(head)
     fleet.until_listening()
