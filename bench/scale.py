@@ -13,6 +13,9 @@ does. They live in two child processes. Measured are
 - `submit_s`: all jobs, one request after the other, each durable before it is answered;
 - `mb_per_worker`: resident memory of the coordinator with all workers less that with none.
 
+- `blips`: connections that broke, and came back, because a process had to wait for a processor for
+  longer than a heartbeat; `load` is the machine's at the end.
+
 Everything shares this machine's processors, the workers too, so times are upper bounds. The peer is
 what dstack's server is said to carry: 1,000 instances at 8 MB each. It is published, not measured
 here; its guide (https://dstack.ai/docs/guides/server-deployment) names 150 active instances for one
@@ -33,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,26 +77,43 @@ class Worker:
         self.mute = False
         """Whether it has fallen silent."""
         self.socket: aiohttp.ClientWebSocketResponse | None = None
+        self._session: Session[FromWorker, FromCoordinator] = Session(FromCoordinator)
+        self._fleet = self._process = ""
 
     async def run(self) -> None:
-        """Connects, and answers until the coordinator goes away."""
+        """Dials, answers, and dials again where the connection broke, as a worker does."""
+        while not self.mute:
+            try:
+                await self._dial()
+            except (aiohttp.ClientError, ConnectionError, TypeError) as why:
+                if not self.mute:
+                    self._crew.broken[type(why).__name__] += 1
+                await asyncio.sleep(1)
+
+    async def _dial(self) -> None:
         crew = self._crew
         target = Endpoint(host=crew.host, port=crew.port, identity=str(crew.homes / self.name))
-        async with crew.dialling:
-            http = target.open()
-            self.socket = await http.ws_connect(
-                api.WORKERS, autoping=False, max_msg_size=FRAME_LIMIT
-            )
-            received = await self._greet(self.socket)
-        crew.there += 1
-        async with http:
-            await self._serve(self.socket, received)
+        async with contextlib.AsyncExitStack() as stack:
+            async with crew.dialling:
+                http = await stack.enter_async_context(target.open())
+                self.socket = await stack.enter_async_context(
+                    http.ws_connect(api.WORKERS, autoping=False, max_msg_size=FRAME_LIMIT)
+                )
+                received = await self._greet(self.socket)
+            crew.there += 1
+            try:
+                await self._serve(self.socket, received)
+            finally:
+                crew.there -= 1
 
     async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> int:
         hello = Hello(
             node=self.name,
             identity=self.name,
             session=self.name,
+            coordinator=self._fleet,
+            process=self._process,
+            received=self._session.received,
             cores=2,
             memory=8 << 30,
             versions={"llamaforge": "0", "python": "3", "torch": ""},
@@ -103,12 +124,14 @@ class Worker:
         )
         await socket.send_str(msgspec.json.encode(hello).decode())
         welcome = msgspec.json.decode(await socket.receive_str(), type=Welcome)
+        if not welcome.resumed:
+            self._session = Session(FromCoordinator)
+        self._fleet, self._process = welcome.coordinator, welcome.process
         return welcome.received
 
     async def _serve(self, socket: aiohttp.ClientWebSocketResponse, received: int) -> None:
-        session: Session[FromWorker, FromCoordinator] = Session(FromCoordinator)
         tasks = [
-            asyncio.ensure_future(session.write(socket, received)),
+            asyncio.ensure_future(self._session.write(socket, received)),
             asyncio.ensure_future(self._ping(socket)),
         ]
         try:
@@ -120,12 +143,13 @@ class Worker:
                 elif frame.type is aiohttp.WSMsgType.PONG:
                     self._crew.times.append(time.monotonic() - float(frame.data))
                 else:
-                    session.take(frame.data)
+                    self._session.take(frame.data)
         finally:
             for task in tasks:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, ConnectionError):
                     await task
+        raise ConnectionError("the coordinator closed the connection")
 
     async def _ping(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         await asyncio.sleep(PING_SECONDS * (hash(self.name) % 1000) / 1000)
@@ -143,6 +167,8 @@ class Crew:
         self.there = 0
         self.times: list[float] = []
         """Seconds from ping to pong since they were asked for last."""
+        self.broken: Counter[str] = Counter()
+        """Connections that broke, by the error."""
 
     async def run(self, names: list[str]) -> None:
         """Serves until standard input ends."""
@@ -159,15 +185,15 @@ class Crew:
             if word == "mute":
                 workers[name].mute = True
             elif word == "kill":
-                socket = workers[name].socket
+                workers[name].mute, socket = True, workers[name].socket
                 assert socket is not None
                 socket._response.connection.transport.abort()  # type: ignore[union-attr]
             times, self.times = self.times, []
-            print(json.dumps({"there": self.there, "times": times}), flush=True)
+            said = {"there": self.there, "times": times, "broken": self.broken}
+            print(json.dumps(said), flush=True)
         os._exit(0)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self.there -= 1
         if why := task.exception():
             print(f"a worker ended: {why!r}", file=sys.stderr, flush=True)
 
@@ -378,6 +404,8 @@ async def measure(bench: Bench, jobs: int, seconds: float) -> dict[str, Any]:
     found["detect_s"] = round(max(silent), 2)
     found["detect_closed_s"] = round(await bench.noticed("kill", bench.names[-SILENT - 1]), 3)
     found["p99_losing_ms"] = p99(bench.times())
+    found["blips"] = sum(sum(one["broken"].values()) for one in bench.order("look"))
+    found["load"] = round(os.getloadavg()[0], 1)
     return found
 
 

@@ -67,13 +67,14 @@ async def _carry(
     nodes.connect(node, socket)
     writer = asyncio.ensure_future(node.session.write(socket, peer_received))
     try:
-        async for frame in socket:
-            if node.connection is not socket:  # the worker came back on a newer one
-                break
-            if frame.type in (WSMsgType.BINARY, WSMsgType.TEXT):
-                message = node.session.take(frame.data)
-                if message is not None:
-                    nodes.take(node, message)
+        with contextlib.suppress(ConnectionError):  # it broke while a ping was being answered
+            async for frame in socket:
+                if node.connection is not socket:  # the worker came back on a newer one
+                    break
+                if frame.type in (WSMsgType.BINARY, WSMsgType.TEXT):
+                    message = node.session.take(frame.data)
+                    if message is not None:
+                        nodes.take(node, message)
     except (msgspec.MsgspecError, RecursionError) as why:
         log.warning("node %s said something that can't be understood: %s", node.name, why)
     finally:
