@@ -63,6 +63,7 @@ def main() -> None:
             save(options.snapshot, inner, optimizer, step)
     if rank == 0:
         print(f"done: step {options.steps}")
+    dist.barrier()  # rank 0 hosts the store: it leaves last
     dist.destroy_process_group()
 
 
