@@ -10,6 +10,7 @@ from lab_service import UNIT, main_pid, status
 
 from lab import Lab, Node
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 MEET = """
 import os, torch, torch.distributed as dist
 dist.init_process_group("gloo")
