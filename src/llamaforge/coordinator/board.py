@@ -33,6 +33,8 @@ REMEMBERED = 1000
 """Ended jobs that the coordinator still knows."""
 DISK_SECONDS = 1.0
 """Between two tries while the disk takes nothing."""
+GATHER_SECONDS = 5.0
+"""How long a job that takes all it can get waits for nodes of a job that is just finishing."""
 ROUND_SECONDS = 0.05
 """Between two rounds of scheduling at least."""
 ROUND_SHARE = 0.2
@@ -96,6 +98,8 @@ class Board:
         self._jobs: dict[str, JobRecord] = {}
         self._conductors: dict[str, Conductor] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._gathering: dict[str, float] = {}
+        """Jobs that could start with fewer nodes than they would take, and until when they wait."""
         self._full = False
         self._running = False
 
@@ -328,11 +332,22 @@ class Board:
         if not asking:
             return None
         decision = schedule(asking, [node.candidate() for node in self.nodes.all()])
+        most = {asked.id: asked.wishes.max_nodes or len(self.nodes.all()) for asked in asking}
         for start in decision.starts:
-            self._conductors[start.job_id].seat(start.nodes)
+            until = self._gathers(start.job_id, now)
+            if len(start.nodes) < most[start.job_id] and now < until:
+                wakes = min(until, wakes or until)
+            else:
+                self._gathering.pop(start.job_id, None)
+                self._conductors[start.job_id].seat(start.nodes)
         for job_id, reason in decision.waits.items():
             self._conductors[job_id].still_waits(reason)
         return wakes
+
+    def _gathers(self, job_id: str, now: float) -> float:
+        """Until when a job that could start waits for more nodes; they become free one by one."""
+        finishing = any(c.record.state is JobState.FINISHING for c in self._conductors.values())
+        return self._gathering.setdefault(job_id, now + GATHER_SECONDS) if finishing else now
 
     def _lead(self, record: JobRecord) -> None:
         conductor = self._conductors[record.id] = self._conductor(record)
