@@ -70,6 +70,8 @@ class Inspection:
 
     def _question(self, number: int, names: Sequence[str], manifest: Manifest) -> Preflight:
         work = self._record.work
+        # A node alone has nobody to be compared with, and the first slice after a boot takes seconds.
+        compares = len(names) > 1 or self._record.submission.wishes.same_numbers
         peers = []
         for name in names:
             node = self._nodes.get(name)
@@ -82,7 +84,7 @@ class Inspection:
             needs_bytes=sum(entry.size for entry in manifest.entries),
             manifest=manifest,
             peers=tuple(peers),
-            canary=work.spec.precision if isinstance(work, Job) else "",
+            canary=work.spec.precision if isinstance(work, Job) and compares else "",
             threads=self._record.submission.wishes.threads,
         )
 
