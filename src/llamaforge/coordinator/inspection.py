@@ -70,7 +70,7 @@ class Inspection:
 
     def _question(self, number: int, names: Sequence[str], manifest: Manifest) -> Preflight:
         work = self._record.work
-        # A node alone has nobody to be compared with, and the first slice after a boot takes seconds.
+        # A node alone has nobody to be compared with; its first slice after a boot takes seconds.
         compares = len(names) > 1 or self._record.submission.wishes.same_numbers
         peers = []
         for name in names:
