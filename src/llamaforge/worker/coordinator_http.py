@@ -213,6 +213,7 @@ class CoordinatorHttp:
                 with self._offered(pieces):
                     await swarm.run()
                     await asyncio.to_thread(pieces.commit)
+                log.info("%s: %s", entry.path, swarm.sources)
                 return
             except IntegrityError as why:
                 blamed = blamed or sorted(swarm.came_from)

@@ -72,6 +72,7 @@ class Swarm:
         self._left_out: set[str] = set()
         self._todo: dict[str, deque[int]] = {name: deque() for name in self._ring}
         self._wanted = set(pieces.missing)
+        self._asked = len(self._wanted)
         self._changed = asyncio.Event()
         self._asking = asyncio.Semaphore(PEER_LANES)
         self._slow = SLOW_SECONDS
@@ -115,6 +116,13 @@ class Swarm:
             await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
             for source in self._sources:
                 source.close()
+
+    @property
+    def sources(self) -> str:
+        """Where the pieces came from, for the log."""
+        peers = [f"{count} from {name}" for name, count in sorted(self.came_from.items())]
+        own = self._asked - sum(self.came_from.values())
+        return ", ".join([f"{own} of {self._pieces.count} pieces from the coordinator", *peers])
 
     # ── one source ────────────────────────────────────────────────────────────────────────────
 
