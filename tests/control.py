@@ -39,7 +39,6 @@ class Control:
         self.board = Board(self.state, "me", "process", self.ledger, self.store, **graces)
         self.members = Members(self.ledger)
         self.members.on_out.append(self._sent_away)
-        self.gate = Gate(self.members)
         settings = CoordinatorSettings(
             state_dir=str(self.state),
             cache_dir=str(root / "cache"),
@@ -47,6 +46,7 @@ class Control:
             port=0,
         )
         self.doors = Doors(settings, self.authority)
+        self.gate = Gate(self.members, self.doors.newcomers)
         self.joining = Joining(
             self.authority,
             self.ledger,

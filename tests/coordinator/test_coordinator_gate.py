@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -17,7 +18,7 @@ import msgspec
 import pytest
 
 from control import Control, ask, control, issue
-from llamaforge.coordinator import gate
+from llamaforge.coordinator import doors, gate
 from llamaforge.coordinator.gate import Caller
 from llamaforge.identity import contexts, folder, request, trouble
 from llamaforge.identity.authority import Authority, new_epoch
@@ -217,6 +218,32 @@ async def test_old_tls_is_not_spoken(there: Control) -> None:
     async with there.endpoint().open(context=context) as old:
         with pytest.raises((aiohttp.ClientError, OSError)):
             await ask(old, "GET", api.HEALTH)
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\nX: "])
+async def test_who_asks_for_nothing_leaves_soon(
+    there: Control, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(doors, "FIRST_REQUEST_SECONDS", 0.05)
+    context = contexts.newcomer(there.authority.certificate)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", there.doors.port, ssl=context, server_hostname=COORDINATOR_HOST
+    )
+    writer.write(said)
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    assert there.doors.newcomers == set()
+
+
+async def test_who_has_asked_for_something_stays(
+    there: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "FIRST_REQUEST_SECONDS", 0.05)
+    async with there.endpoint(there.identity("node", "a")).open() as node:
+        socket = await connected(there, node, "a")
+        with pytest.raises(asyncio.TimeoutError):
+            await socket.receive(timeout=0.3)  # type: ignore[attr-defined]
 
 
 async def test_plain_http_is_told_apart_in_the_log(

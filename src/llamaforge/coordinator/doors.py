@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import hashlib
 import logging
 import os
@@ -12,6 +13,7 @@ import ssl
 import stat
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,6 +33,8 @@ LONGEST_PATH = 107
 """Bytes in the path of a unix socket (sun_path in unix(7), less its end)."""
 HANDSHAKE_SECONDS = 15.0
 """How long a client may take to shake hands."""
+FIRST_REQUEST_SECONDS = 30.0
+"""How long a connection may stand without a whole request: nobody holds thousands for nothing."""
 BACKLOG = 4096
 """Connections that wait to be taken: a whole fleet may come back at once."""
 RENEW_SECONDS = 6 * 3600.0
@@ -40,6 +44,8 @@ SAY_SECONDS = 60.0
 _ALL = ("::", "0.0.0.0")
 _OUTSIDE = ("192.0.2.1", 9)
 """An address that no machine has (RFC 5737): the route to it is the one outward."""
+_GET_ADDRESS = 0x8915
+"""SIOCGIFADDR (netdevice(7)): the IPv4 address of an interface."""
 
 log = logging.getLogger("llamaforge.coordinator")
 
@@ -56,6 +62,8 @@ class Doors:
         self._settings, self._authority = settings, authority
         self._context: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
+        self.newcomers: set[int] = set()
+        """Connections that have not asked for anything yet, by the id of their protocol."""
         self.port = 0
         """The control port that was bound."""
         self.socket = _socket_path(Path(settings.runtime_dir))
@@ -74,9 +82,10 @@ class Doors:
         home = await asyncio.to_thread(self._authority.own_identity)
         self._context = contexts.server(home, required=False)
         self._context.sslobject_class = _Handshake
-        assert runner.server is not None
+        serve = runner.server
+        assert serve is not None
         try:
-            self._server = await _listen(runner.server, self._settings, self._context)
+            self._server = await _listen(lambda: self._meet(serve), self._settings, self._context)
         except OSError as why:
             raise _no_port(self._settings, why) from why
         self.port = int(self._server.sockets[0].getsockname()[1])
@@ -95,6 +104,20 @@ class Doors:
     def reconfigure(self, settings: CoordinatorSettings) -> None:
         """Settings that were read again; what it listens on stays."""
         self._settings = settings
+
+    def _meet(self, serve: web.Server) -> asyncio.Protocol:
+        """A new connection, which leaves unless it asks for something soon."""
+        visitor = serve()
+        self.newcomers.add(id(visitor))
+        loop = asyncio.get_running_loop()
+        loop.call_later(FIRST_REQUEST_SECONDS, self._part, visitor)
+        return visitor
+
+    def _part(self, visitor: web.RequestHandler) -> None:
+        if id(visitor) in self.newcomers:
+            self.newcomers.discard(id(visitor))
+            if isinstance(visitor.transport, asyncio.Transport):
+                visitor.transport.abort()
 
     def close(self) -> None:
         """Takes no new connections."""
@@ -190,7 +213,7 @@ def _bind_local(path: Path) -> socket.socket:
 
 
 async def _listen(
-    server: web.Server, settings: CoordinatorSettings, context: ssl.SSLContext
+    server: Callable[[], asyncio.Protocol], settings: CoordinatorSettings, context: ssl.SSLContext
 ) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     if settings.host == "::" and socket.has_dualstack_ipv6():
@@ -233,9 +256,22 @@ def _has_port(text: str) -> bool:
 
 
 def _outward() -> str:
+    """This machine's address on the way outward; without such a way, on its first interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(_OUTSIDE)
             return str(probe.getsockname()[0])
         except OSError:
-            return socket.gethostname()
+            return _of_first_interface(probe) or socket.gethostname()
+
+
+def _of_first_interface(probe: socket.socket) -> str:
+    for _, name in socket.if_nameindex():
+        try:
+            asked = fcntl.ioctl(probe, _GET_ADDRESS, name.encode()[:15].ljust(40, b"\0"))
+        except OSError:
+            continue  # it has no IPv4 address
+        address = socket.inet_ntoa(asked[20:24])
+        if not address.startswith("127."):
+            return address
+    return ""

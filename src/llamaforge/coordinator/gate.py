@@ -33,6 +33,7 @@ from llamaforge.coordinator.members import Kind, Members
 from llamaforge.errors import FleetError
 from llamaforge.identity.authority import epoch_of
 from llamaforge.identity.names import role_of
+from llamaforge.spec.networks import canonical
 from llamaforge.wire import api
 from llamaforge.wire.refused import REFUSAL
 
@@ -114,10 +115,12 @@ class Gate:
 
     Args:
         members: who belongs to the fleet.
+        newcomers: connections that have not asked for anything yet; see `Doors`.
     """
 
-    def __init__(self, members: Members) -> None:
+    def __init__(self, members: Members, newcomers: set[int] | None = None) -> None:
         self._members = members
+        self._newcomers = newcomers if newcomers is not None else set()
         self._inside: dict[tuple[str, str], dict[int, web.Request]] = {}
         self._strangers: set[str] = set()
         members.on_out.append(self._cut)
@@ -129,6 +132,7 @@ class Gate:
         Raises:
             Refused: its sender may not ask for that.
         """
+        self._newcomers.discard(id(request.protocol))
         caller = self.caller(request)
         try:
             self._check(caller, request)
@@ -198,10 +202,21 @@ class Gate:
 
     def _tell(self, caller: Caller, request: web.Request, why: Refused) -> None:
         """One line in the log for each address."""
-        address = request.remote or "this machine"
+        address = address_of(request)
         if address not in self._strangers and len(self._strangers) < MOST_STRANGERS:
             self._strangers.add(address)
             log.warning("refused %s at %s: %s", caller, address, why.message)
+
+
+def address_of(request: web.Request) -> str:
+    """Where a request comes from, as people write it."""
+    remote = request.remote
+    if not remote:
+        return "this machine"
+    try:
+        return str(canonical(remote))
+    except ValueError:
+        return remote
 
 
 def _matches(request: web.Request, rules: tuple[tuple[str, str], ...]) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
-from llamaforge.coordinator.gate import CALLER, Caller, Refused
+from llamaforge.coordinator.gate import CALLER, Caller, Refused, address_of
 from llamaforge.coordinator.ledger import Ledger
 from llamaforge.coordinator.members import Kind, Members
 from llamaforge.coordinator.throttle import Throttle
@@ -83,7 +83,7 @@ class Joining:
         if caller.kind == "local" and not wish.token:
             signed = self._from_next_door(wish, str(caller))
         else:
-            signed = self._with_token(wish, request.remote or str(caller))
+            signed = self._with_token(wish, address_of(request))
         await self._ledger.settled()
         return _json(signed)
 

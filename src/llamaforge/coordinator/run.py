@@ -133,7 +133,9 @@ class Coordinator:
             board.blobs_in_use,
             name=_fleet_id(ledger),
         )
-        self._server = Server(board, store, Gate(members), joining, self.status, self._keeper)
+        self._server = Server(
+            board, store, Gate(members, self._doors.newcomers), joining, self.status, self._keeper
+        )
         self._service = Service(
             configuration,
             notify,
