@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,14 @@ def test_train_then_try(here: Path) -> None:
 
 def test_a_killed_worker_of_a_private_fleet_is_started_again(here: Path) -> None:
     """There is no other worker and no systemd, and the job waits for one."""
-    more = ("--batch-size", "4", "--epochs", "20", "--save-steps", "2", "--name", "job")
+    more = ("--batch-size", "4", "--epochs", "40", "--save-steps", "2", "--name", "job")
     command = [sys.executable, "-m", "llamaforge", *TRAIN, *more, "--json"]
     with subprocess.Popen(
         command, cwd=here, env=environment(here), stdout=subprocess.PIPE, text=True
     ) as train:
         assert train.stdout is not None
-        before = list(until_step(train.stdout, 3))
+        kept = here / "runs" / "job" / "checkpoints"
+        before = list(until_step(train.stdout, 3, lambda: any(kept.glob("step-*"))))
         worker = next(pid for pid, line in children(train.pid).items() if "worker run" in line)
         os.kill(worker, signal.SIGKILL)
         after = [json.loads(line) for line in train.stdout]
@@ -99,13 +100,18 @@ def test_a_killed_worker_of_a_private_fleet_is_started_again(here: Path) -> None
     assert after[-1]["state"] == "done"
     said = [update["text"] for update in after if update["type"] in ("remark", "note")]
     assert "worker-1 had ended and was started again" in said
-    assert any("node worker-1 is lost" in text and "goes on after step" in text for text in said)
+    assert any("node worker-1 is lost" in text and "goes on after step" in text for text in said), (
+        said
+    )
 
 
-def until_step(output: Iterable[str], step: int) -> Iterator[dict[str, Any]]:
+def until_step(
+    output: Iterable[str], step: int, also: Callable[[], bool] = lambda: True
+) -> Iterator[dict[str, Any]]:
+    """The updates until this step is committed, and something else is so, too."""
     for line in output:
         yield (update := json.loads(line))
-        if update["type"] == "metric" and update["line"]["step"] >= step:
+        if update["type"] == "metric" and update["line"]["step"] >= step and also():
             return
 
 
