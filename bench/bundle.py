@@ -116,7 +116,7 @@ async def _fetch(told: dict[str, Any]) -> None:
     near = Neighbours(node=told["name"], peers=peers, identity=str(home))
     there = Endpoint(host=told["coordinator"], port=PORT, identity=str(home))
     entry = Entry(path="model.bin", sha256=told["sha256"], size=told["size"])
-    async with CoordinatorHttp(there, neighbours=near, shelf=shelf) as http:
+    async with CoordinatorHttp(lambda: there, neighbours=near, shelf=shelf) as http:
         await _go()
         await http.fetch_missing(Manifest(entries=(entry,)), store)
         print("done", flush=True)

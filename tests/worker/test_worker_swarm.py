@@ -181,6 +181,19 @@ async def test_a_coordinator_that_goes_away_is_waited_for(tmp_path: Path) -> Non
         assert fleet.bytes == SIZE, "nobody lost patience with the other"
 
 
+async def test_a_coordinator_that_comes_back_at_another_port_is_found(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, "a") as (fleet, (a,)):
+        data, manifest = big(fleet)
+        await fleet.stop()
+        fetching = asyncio.ensure_future(a.fetch(manifest, [a]))
+        await asyncio.wait({fetching}, timeout=0.2)
+        assert not fetching.done()
+        fleet.port = 0
+        await fleet.start()
+        await fetching
+        assert whole(a, manifest) == data
+
+
 async def test_a_refusal_is_final(tmp_path: Path) -> None:
     async with fleet_of(tmp_path, "a", "b") as (fleet, (a, b)):
         _, manifest = big(fleet)

@@ -44,12 +44,12 @@ class RangeSource:
     """One connection that is made when it is needed and kept; for one thread at a time.
 
     Args:
-        endpoint: a coordinator or a peer.
+        endpoint: where a coordinator or a peer is now; asked whenever it is dialled.
         silent: seconds without a byte after which it counts as gone.
     """
 
-    def __init__(self, endpoint: Endpoint, *, silent: float = SILENT_SECONDS) -> None:
-        self.endpoint = endpoint
+    def __init__(self, endpoint: Callable[[], Endpoint], *, silent: float = SILENT_SECONDS) -> None:
+        self._endpoint = endpoint
         self._silent = silent
         self._connection: _Connection | None = None
         self._aborted = False
@@ -106,7 +106,7 @@ class RangeSource:
         if self._aborted:
             raise ConnectionError("ended")
         if self._connection is None:
-            self._connection = _Connection(self.endpoint, self._silent)
+            self._connection = _Connection(self._endpoint(), self._silent)
         headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
         self._connection.request("GET", path, headers=headers)
         answer = self._connection.getresponse()

@@ -246,7 +246,7 @@ class CoordinatorHttp:
         peers = [] if near is None or alone else [p for p in near.peers if p.node != near.node]
         return Swarm(
             pieces,
-            partial(RangeSource, self._endpoint()),
+            partial(RangeSource, self._endpoint),
             peers={peer.node: partial(_dial, peer, near.identity) for peer in peers if near},
             ring=[peer.node for peer in near.peers] if near else [],
             me=near.node if near else "",
@@ -363,7 +363,7 @@ def _dial(peer: Peer, identity: str) -> RangeSource:
     there = Endpoint(
         host=peer.address, port=peer.port, identity=identity, name=node_host(peer.node)
     )
-    return RangeSource(there, silent=PEER_SILENT_SECONDS)
+    return RangeSource(lambda: there, silent=PEER_SILENT_SECONDS)
 
 
 def _files(folder: Path) -> list[Path]:

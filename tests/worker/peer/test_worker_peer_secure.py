@@ -93,7 +93,7 @@ async def test_links_are_tested_both_ways_by_an_ordinary_client(
 async def test_a_connection_is_kept_and_made_anew(pair: tuple[Fleet, Node, Node]) -> None:
     _, a, b = pair
     there = Endpoint(host="127.0.0.1", port=a.port, identity=str(b.identity), name=node_host("a"))
-    source = RangeSource(there)
+    source = RangeSource(lambda: there)
     got = bytearray(200)
 
     def take(offset: int, data: memoryview) -> None:
