@@ -24,6 +24,7 @@ from llamaforge.coordinator.gate import service_group
 from llamaforge.errors import FleetError, UserError
 from llamaforge.identity import contexts
 from llamaforge.identity.authority import Authority
+from llamaforge.identity.buffers import small_buffers
 from llamaforge.paths import writing_state
 from llamaforge.spec.fleet import CoordinatorSettings
 from llamaforge.wire.listener import who_listens
@@ -76,6 +77,7 @@ class Doors:
             UserError: the port is taken, or the address isn't this machine's.
             Occupied: the folder of the socket can't be written.
         """
+        small_buffers()
         with writing_state(self.socket.parent):
             local = _bind_local(self.socket)
         await web.SockSite(runner, local).start()

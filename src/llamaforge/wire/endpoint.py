@@ -24,6 +24,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from llamaforge.errors import FleetError
 from llamaforge.identity import contexts
+from llamaforge.identity.buffers import small_buffers
 from llamaforge.identity.names import COORDINATOR_HOST
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
             connector: aiohttp.BaseConnector = aiohttp.UnixConnector(self.socket, limit=limit)
             base = _LOCAL
         else:
+            small_buffers()
             connector = aiohttp.TCPConnector(
                 ssl=context or contexts.client(self.identity),
                 resolver=_Fixed(self.host),
