@@ -15,74 +15,33 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator import resumption
 from llamaforge.coordinator.alarm import Alarm
 from llamaforge.coordinator.continuing import Decision, decide
-from llamaforge.coordinator.generation import Generation, Phase
+from llamaforge.coordinator.generation import Generation
 from llamaforge.coordinator.history import History
-from llamaforge.coordinator.inputs import (
-    FolderFailed,
-    Heard,
-    Input,
-    NodeLeaves,
-    NodeLost,
-    Regroup,
-    ReplayClock,
-    StopWish,
-    Ticked,
-    apply,
-    matters,
-)
+from llamaforge.coordinator.inputs import Input, NodeLeaves, NodeLost, StopWish
 from llamaforge.coordinator.inspection import Inspection
 from llamaforge.coordinator.memory import Memory, Running
 from llamaforge.coordinator.node import Node
 from llamaforge.coordinator.nodes import Nodes
 from llamaforge.coordinator.outcome import RESUME_HINT, Outcome
-from llamaforge.coordinator.placement import natural
 from llamaforge.coordinator.placement import seat as number_ranks
 from llamaforge.coordinator.record import JobRecord
 from llamaforge.coordinator.scheduler import Waiting
+from llamaforge.coordinator.seating import AGAIN_SECONDS, Seating
+from llamaforge.coordinator.term import OfTerm, Term
 from llamaforge.coordinator.versions import differences
-from llamaforge.coordinator.watch import Watch
 from llamaforge.errors import LlamaForgeError
 from llamaforge.spec.job import Job
 from llamaforge.spec.script import ScriptJob
 from llamaforge.spec.states import JobState
-from llamaforge.wire.messages import (
-    Beat,
-    CannotStart,
-    Leaving,
-    Peer,
-    PreflightReport,
-    RankExited,
-    RankLog,
-    RankSaid,
-    Stacks,
-    Uploaded,
-)
+from llamaforge.wire.messages import Leaving, Peer, PreflightReport
 
-SETTLE_SECONDS = 15.0
-"""How long a job's end waits until its workers have cleaned up and wait again."""
-UPLOAD_SECONDS = 600.0
-"""How long the next generation waits for a checkpoint that a worker is still sending."""
-REGROUP_SECONDS = 20.0
-"""A generation is at least so old before it gives way to one with a node that came back."""
-AGAIN_SECONDS = 15.0
-"""Before nodes that preflight has refused are asked again."""
-
-_STATES = {
-    Phase.STARTING: JobState.STARTING,
-    Phase.RUNNING: JobState.RUNNING,
-    Phase.STOPPING: JobState.RUNNING,
-    Phase.FINISHING: JobState.FINISHING,
-}
-"""While ranks are being ended, a job stays in the state that it was in."""
-
-OfJob = RankSaid | RankExited | RankLog | CannotStart | Uploaded | Beat | PreflightReport | Stacks
+OfJob = OfTerm | PreflightReport
 
 
 class Conductor:
@@ -108,11 +67,8 @@ class Conductor:
         return_grace: float,
     ) -> None:
         self.record = record
-        self.generation: Generation | None = None
-        """The generation that runs now."""
         self.alarm = Alarm()
-        self._nodes, self._store, self._ask = nodes, store, ask
-        self._stop_seconds, self._return_grace = stop_seconds, return_grace
+        self._nodes, self._store, self._stop_seconds = nodes, store, stop_seconds
         memory = record.memory or Memory(start=resumption.as_submitted(record.submission))
         self._start, self._failures = memory.start, memory.failures
         self._history = History(memory.history, memory.versions)
@@ -120,17 +76,21 @@ class Conductor:
         self._running = memory.running
         self._awake = False
         """Whether `run` has begun."""
-        self._seats: asyncio.Future[tuple[str, ...]] | None = None
-        self._grace_ends: float | None = None
-        self._refused: dict[str, tuple[float, str]] = {}
+        self._seating = Seating(record, nodes, self._history, ask=ask, return_grace=return_grace)
         self._inspection = Inspection(record, nodes)
-        self._watch: Watch | None = None
+        self._term: Term | None = None
+        """The generation that runs now."""
+
+    @property
+    def generation(self) -> Generation | None:
+        """The generation that runs now."""
+        return self._term.generation if self._term else None
 
     @property
     def number(self) -> int | None:
         """The running generation's number; of one that is about to be taken up again, too."""
-        if self.generation is not None:
-            return self.generation.number
+        if self._term is not None:
+            return self._term.generation.number
         return self._running.number if self._running and not self._awake else None
 
     @property
@@ -145,7 +105,7 @@ class Conductor:
         except LlamaForgeError as why:
             return Outcome(state=JobState.FAILED, reason=why.message, hint=why.hint)
         except OSError as why:
-            return Outcome(state=JobState.FAILED, reason=self._unwritable(why))
+            return Outcome(state=JobState.FAILED, reason=self.record.unwritable(why))
 
     async def _run(self) -> Outcome:
         """Raises LlamaForgeError where the job can't go on, OSError where its folder refuses."""
@@ -155,9 +115,9 @@ class Conductor:
             self._number = max(saved, self.record.last_generation())
         while True:
             if self._running is None:
-                seats = await self._seated()
+                seats = await self._seating.taken()
                 if self.record.stop_reason:
-                    self._free(seats)
+                    self._seating.free(seats)
                     return self._stopped_between()
                 if not await self._inspected(seats):
                     continue
@@ -170,10 +130,8 @@ class Conductor:
 
     def stop(self, reason: str, *, now: bool) -> None:
         """Ends the job: after a checkpoint, or at once with `now` or when asked again."""
-        if self.generation is not None:
-            self._hear(StopWish(reason=reason, now=now))
-        elif self._seats is not None and not self._seats.done():
-            self._seats.set_result(())
+        self._hear(StopWish(reason=reason, now=now))
+        self._seating.give_up()
         self.alarm.ring()
 
     def abandon(self, reason: str) -> None:
@@ -185,9 +143,8 @@ class Conductor:
         """A worker said something about this job."""
         if isinstance(message, PreflightReport):
             self._inspection.take(node, message)
-        elif self.generation is not None:
-            with self._keeping():
-                self._tell(self.generation, node, message)
+        elif self._term is not None:
+            self._term.tell(node, message)
         self.alarm.ring()
 
     def leaving(self, node: Node, message: Leaving) -> None:
@@ -196,135 +153,40 @@ class Conductor:
 
     def drain(self, node: Node, why: str) -> None:
         """A node should be left at the next checkpoint."""
-        if self.generation is not None:
-            self._hear(NodeLeaves(node=node.name, why=why))
+        self._hear(NodeLeaves(node=node.name, why=why))
 
     def lost(self, node: Node) -> None:
         """A node is gone for good."""
         self._inspection.lost(node)
-        if self.generation is not None:
-            self._hear(NodeLost(node=node.name, why=node.gone))
+        self._hear(NodeLost(node=node.name, why=node.gone))
 
     def spares(self, node: Node) -> bool:
         """Whether a node without a connection shows by the job's steps that it goes on."""
-        return self._watch is not None and self._watch.shows_life(node.name)
+        return self._term is not None and self._term.spares(node)
 
     def _hear(self, told: Input) -> None:
-        """Writes an input down and lets the generation act on it."""
-        generation = self.generation
-        assert generation is not None
-        if matters(told, generation):
-            self.record.took(generation.number, told)
-        apply(told, generation)
-        self.alarm.ring()
-
-    def _tell(self, generation: Generation, node: Node, message: OfJob) -> None:
-        """Keeps what a message says and lets the generation act on it."""
-        record = self.record
-        if isinstance(message, RankLog):
-            record.log_line(node.name, message)
-            return
-        if isinstance(message, PreflightReport) or message.generation not in (
-            None,
-            generation.number,
-        ):
-            return
-        if self._watch is not None:
-            self._watch.take(node, message)
-        if isinstance(message, Beat | Stacks):
-            return
-        if isinstance(message, RankSaid):
-            record.report(message.rank, message.report)
-        elif isinstance(message, Uploaded) and message.what == "checkpoint" and message.error:
-            record.note("checkpoint_not_kept", f"{message.name}: {message.error}")
-        self._hear(Heard(node=node.name, message=message))
+        if self._term is not None:
+            self._term.hear(told)
 
     # ── between generations ───────────────────────────────────────────────────────────────────
 
     def waiting(self, now: float) -> tuple[Waiting, float | None] | None:
-        """What the job wants from the fleet, and when that changes; None: it wants nothing now.
-
-        Nodes that left or were lost have a while to come back, from the moment on at which the job
-        could go on without them; with the policy `wait`, for ever.
-        """
-        if self._seats is None or self._seats.done():
-            return None
-        wishes, history = self.record.submission.wishes, self._history
-        must, wakes = self._missing(), None
-        ready = sum(node.ready for node in self._nodes.all()) if must else 0
-        if wishes.on_node_loss != "wait" and ready >= history.members:
-            must = []  # as many as before are there
-        if must and wishes.on_node_loss != "wait":
-            if self._grace_ends is None and ready:
-                self._grace_ends = now + self._return_grace
-            if self._grace_ends is not None and now >= self._grace_ends:
-                must = []
-            else:
-                wakes = self._grace_ends
-        refused = {name for name, (until, _) in self._refused.items() if now < until}
-        times = [until for until, _ in self._refused.values() if now < until]
-        wakes = min([*times, *([wakes] if wakes else [])], default=None)
-        asks = Waiting(
-            id=self.record.id,
-            number=self.record.number,
-            wishes=wishes,
-            must=frozenset(must),
-            prefer=history.nodes,
-            count=history.members,
-            avoid=self._failures.avoid,
-            never=frozenset(refused),
-        )
-        return asks, wakes
+        """What the job wants from the fleet, and when that changes; None: it wants nothing now."""
+        return self._seating.waiting(now, self._failures.avoid)
 
     def seat(self, nodes: Sequence[str]) -> None:
         """The fleet gives nodes."""
-        assert self._seats is not None
-        for name in nodes:
-            node = self._nodes.get(name)
-            assert node is not None
-            self._nodes.give(node, self.record.id)
-        self._seats.set_result(tuple(nodes))
+        self._seating.give(nodes)
 
     def still_waits(self, reason: str) -> None:
         """The fleet gives nothing yet, and says why."""
-        refusals = "; ".join(f"{name} can't take part: {why}" for name, why in self._refusals())
-        said = "; ".join(filter(None, (reason, refusals, self._where())))
-        with self._keeping():
-            self.record.enter(JobState.QUEUED, said)
-
-    def _refusals(self) -> Iterator[tuple[str, str]]:
-        now = time.monotonic()
-        for name, (until, why) in sorted(self._refused.items()):
-            if now < until:
-                yield name, why
-
-    async def _seated(self) -> tuple[str, ...]:
-        """The nodes that the fleet gives; none when the job is to stop."""
-        if self.record.stop_reason:
-            return ()
-        self._grace_ends = None
-        self._seats = asyncio.get_running_loop().create_future()
-        self._ask()
-        try:
-            return await self._seats
-        finally:
-            self._seats = None
-
-    def _free(self, names: Sequence[str]) -> None:
-        for name in names:
-            node = self._nodes.get(name)
-            if node is not None and node.job == self.record.id and not node.ranks:
-                self._nodes.give(node, "")
-        self._ask()
-
-    def _missing(self) -> list[str]:
-        """The last generation's nodes that may come back any moment."""
-        last = [self._nodes.get(name) for name in sorted(self._history.nodes, key=natural)]
-        return [node.name for node in last if node is not None and node.away]
+        said = filter(None, (reason, self._seating.refusals(), self._where()))
+        self.record.enter(JobState.QUEUED, "; ".join(said))
 
     def _where(self) -> str:
         """Where a job goes on that had begun already."""
-        return f"goes on at step {self._start.step + 1}" if self._history.members else ""
+        begun = self._history.members and isinstance(self.record.work, Job)
+        return f"goes on at step {self._start.step + 1}" if begun else ""
 
     async def _inspected(self, seats: tuple[str, ...]) -> bool:
         """Whether the nodes may take part; those that do make the next generation.
@@ -337,16 +199,16 @@ class Conductor:
         verdict = await self._inspection.run(number, seats, self._start.manifest, self.alarm)
         wishes = self.record.submission.wishes
         for name, (why, hint) in verdict.refused.items():
-            self._refused[name] = (time.monotonic() + AGAIN_SECONDS, f"{why} ({hint})")
+            self._seating.refuse(name, f"{why} ({hint})")
         left = [name for name in verdict.chosen if (n := self._nodes.get(name)) and not n.away]
         if self.record.stop_reason or len(left) < wishes.min_nodes or not left:
-            self._free(seats)
+            self._seating.free(seats)
             if not self.record.stop_reason:
-                if not self._others_are_left():
+                if not self._seating.others_are_left():
                     self._inspection.raise_if_hopeless(verdict)
                 await self._enter_waiting(verdict.refused)
             return False
-        self._free([name for name in seats if name not in left])
+        self._seating.free([name for name in seats if name not in left])
         nodes = [node for name in left if (node := self._nodes.get(name)) is not None]
         members = number_ranks(wishes, [node.candidate() for node in nodes])
         by_name = {node.name: node.hello for node in nodes}
@@ -359,10 +221,6 @@ class Conductor:
             number=number, members=members, peers=peers, restarts=self._restarts
         )
         return True
-
-    def _others_are_left(self) -> bool:
-        """Whether a node of the fleet has not been refused: it may take the job alone."""
-        return any(not node.away and node.name not in self._refused for node in self._nodes.all())
 
     async def _enter_waiting(self, refused: Mapping[str, tuple[str, str]]) -> None:
         """Back into the queue, for a full disk as a pause."""
@@ -420,7 +278,7 @@ class Conductor:
             except OSError as why:
                 if why.errno != errno.ENOSPC or record.stop_reason:
                     raise
-                record.enter(JobState.PAUSED, self._unwritable(why))
+                record.enter(JobState.PAUSED, record.unwritable(why))
                 await self._rest(AGAIN_SECONDS)
         self._running = None
         self._remember()
@@ -449,71 +307,30 @@ class Conductor:
     # ── one generation ────────────────────────────────────────────────────────────────────────
 
     async def _generation(self) -> Outcome:
-        """One membership from StartRanks to the last exit. Raises FleetError."""
+        """One membership, new or taken up again, to its end. Raises FleetError."""
         running = self._running
         assert running is not None
-        again = running.number == self._history.number
-        generation = self.generation = Generation(
-            self.record.work,
-            running.number,
-            self._start.manifest,
-            running.members,
-            send=self._nodes.send,
-            clock=ReplayClock(time.monotonic()),
+        self._term = Term(
+            self.record,
+            self._nodes,
+            running,
+            self._start,
+            alarm=self.alarm,
             stop_seconds=self._stop_seconds,
-            peers=running.peers,
-            restarts=running.restarts,
+            returned=self._returned,
         )
-        self.record.nodes = tuple(member.node for member in running.members)
-        self.record.generation = running.number
-        generation.start()
-        if again:
-            for told in self.record.inputs(running.number):
-                apply(told, generation)
-        else:
-            with self._keeping():
-                self._announce(generation)
-        generation.clock = time.monotonic
-        self._watch = Watch(self.record, generation, self._nodes, self._hear)
-        await self._until_over(generation, self._watch)
-        outcome = generation.outcome()
-        await self._settle(generation, UPLOAD_SECONDS if outcome.setback else SETTLE_SECONDS)
-        self.generation = self._watch = None
-        return outcome
+        again = running.number == self._history.number
+        try:
+            return await self._term.run(None if again else self._announce)
+        finally:
+            self._term = None
 
-    async def _until_over(self, generation: Generation, watch: Watch) -> None:
-        began = time.monotonic()
-        while not generation.over:
-            with self._keeping():
-                state = _STATES.get(generation.phase, self.record.state)
-                self.record.enter(state, generation.reason)
-            deadlines = (generation.deadline, watch.look(), self._regroup_at(began))
-            wakes = min((moment for moment in deadlines if moment is not None), default=None)
-            await self.alarm.wait(wakes)
-            if generation.deadline is not None and time.monotonic() >= generation.deadline:
-                self._hear(Ticked())
-            self._take_back(began)
-
-    def _regroup_at(self, began: float) -> float | None:
-        """When a node that is back may be taken back; None when there is none."""
-        return began + REGROUP_SECONDS if self._returned() else None
-
-    def _returned(self) -> list[str]:
+    def _returned(self, members: frozenset[str]) -> list[str]:
         """Nodes that this job had, has lost, and could have again."""
-        generation, wishes = self.generation, self.record.submission.wishes
-        if generation is None or generation.phase is not Phase.RUNNING:
+        if (self.record.submission.wishes.max_nodes or len(members) + 1) <= len(members):
             return []
-        if not isinstance(self.record.work, Job) or not generation.trains:
-            return []
-        members = {member.node for member in generation.members}
-        room = (wishes.max_nodes or len(members) + 1) > len(members)
         had = set(self._history.versions) - members - self._failures.avoid
-        return [n.name for n in self._nodes.all() if room and n.name in had and n.ready]
-
-    def _take_back(self, began: float) -> None:
-        back = self._returned()
-        if back and time.monotonic() >= began + REGROUP_SECONDS:
-            self._hear(Regroup(why=f"{', '.join(back)} came back"))
+        return [node.name for node in self._nodes.all() if node.name in had and node.ready]
 
     def _announce(self, generation: Generation) -> None:
         """Marks the members as busy and tells followers who they are."""
@@ -537,35 +354,3 @@ class Conductor:
                 f"{'; '.join(odd)}: a canary slice tells whether the numbers stay the same",
                 nodes=versions,
             )
-
-    async def _settle(self, generation: Generation, seconds: float) -> None:
-        """Waits, not for ever, until the members have sent what they hold and wait again.
-
-        Nodes that are lost or have left are not waited for, nor those whose ranks did not end.
-        """
-        members = {member.node for member in generation.members} - generation.lingering
-        began = time.monotonic()
-        while any(
-            node.ranks and not node.gone and not node.leaving and node.job == self.record.id
-            for node in self._nodes.all()
-            if node.name in members
-        ):
-            until = began + (SETTLE_SECONDS if self.record.stop_reason else seconds)
-            if time.monotonic() >= until:
-                return
-            await self.alarm.wait(until)
-
-    @contextmanager
-    def _keeping(self) -> Iterator[None]:
-        """A full disk under the job's folder pauses the job, another trouble there ends it."""
-        try:
-            yield
-        except OSError as why:
-            if self.generation is None:
-                raise
-            full = why.errno in (errno.ENOSPC, errno.EDQUOT)
-            self._hear(FolderFailed(what=self._unwritable(why), full=full))
-
-    def _unwritable(self, why: OSError) -> str:
-        where = why.filename or self.record.path
-        return f"{where} can't be written: {why.strerror or why}"

@@ -354,6 +354,10 @@ class JobRecord:
             self.folder.close()
             self._folder = None
 
+    def unwritable(self, why: OSError) -> str:
+        """What to say where the job's folder, or its stream, refuses."""
+        return f"{why.filename or self.path} can't be written: {why.strerror or why}"
+
     def close(self) -> None:
         """The coordinator ends; the job doesn't."""
         if self._folder is not None:
