@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llamaforge.bundle.eviction import Cache
 from llamaforge.bundle.store import BlobStore
@@ -17,10 +18,12 @@ from llamaforge.spec import ranks
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.wire.endpoint import Endpoint
 from llamaforge.wire.messages import FromWorker, Inventory, RankSaid, Roster, StartRanks
-from llamaforge.worker.coordinator_http import CoordinatorHttp, Neighbours
 from llamaforge.worker.enrol import identity_of
 from llamaforge.worker.peer.secure import SecurePort
 from llamaforge.worker.peer.shelf import Shelf
+
+if TYPE_CHECKING:
+    from llamaforge.worker.coordinator_http import CoordinatorHttp
 
 NOTE_SECONDS = 5.0
 """Between two notes to the coordinator about one fetch."""
@@ -62,7 +65,10 @@ class Exchange:
             self._roster = frozenset(message.nodes)
 
     def transfers(
-        self, endpoint: Callable[[], Endpoint], order: StartRanks, send: Callable[[FromWorker], None]
+        self,
+        endpoint: Callable[[], Endpoint],
+        order: StartRanks,
+        send: Callable[[FromWorker], None],
     ) -> CoordinatorHttp:
         """The transfers of one generation.
 
@@ -71,6 +77,9 @@ class Exchange:
             order: what is to run.
             send: tells the coordinator something.
         """
+        # For the first job only: a worker that waits stays small.
+        from llamaforge.worker.coordinator_http import CoordinatorHttp, Neighbours
+
         settings = self._settings()
         with self._lock:
             self._peers = frozenset(peer.node for peer in order.peers)

@@ -9,6 +9,7 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llamaforge.spec.fleet import WorkerSettings
 from llamaforge.spec.ranks import Progress
@@ -35,10 +36,11 @@ from llamaforge.worker.exchange import Exchange
 from llamaforge.worker.link import Link
 from llamaforge.worker.link_test import LinkTest, TlsDialler
 from llamaforge.worker.memory import trim_memory
-from llamaforge.worker.node_job import NodeJob
 from llamaforge.worker.preflight import Preflights
 from llamaforge.worker.rank_runner import RankRunner
-from llamaforge.worker.script_job import NodeScript
+
+if TYPE_CHECKING:
+    from llamaforge.worker.node_job import NodeJob
 
 REMEMBERED = 1000
 """Generations by which an order is known as one that came before."""
@@ -216,7 +218,7 @@ class FleetJobs:
             return
         self.count += 1
         settings = self._settings()
-        self._job = (NodeScript if order.script else NodeJob)(
+        self._job = _kind(order)(
             order,
             node=settings.name,
             address=self.link.address,
@@ -258,6 +260,17 @@ class FleetJobs:
             return
         elif self._job is None and not holder.startswith("job "):
             self.link.send(Busy(reason=holder))
+
+
+def _kind(order: StartRanks) -> type[NodeJob]:
+    """What runs an order; imported for the first one, since a worker that waits stays small."""
+    if order.script is not None:
+        from llamaforge.worker.script_job import NodeScript
+
+        return NodeScript
+    from llamaforge.worker.node_job import NodeJob
+
+    return NodeJob
 
 
 def _tell_of_bug(done: asyncio.Future[None]) -> None:
