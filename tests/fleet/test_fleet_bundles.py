@@ -18,7 +18,8 @@ from llamaforge.wire.updates import Ended
 from swarm_rig import data_of
 
 MB = 1 << 20
-SIZE = 96 * MB + 5
+SIZE = 24 * MB + 5
+PIECES = 7
 
 
 @pytest.fixture
@@ -63,10 +64,11 @@ async def test_two_workers_share_a_big_file_and_fetch_it_once(rig: Rig) -> None:
     assert ended.state is JobState.DONE, ended.reason
     for name, other in (("worker-1", "worker-2"), ("worker-2", "worker-1")):
         found = re.search(
-            rf"model/big: (\d) of 7 pieces from the coordinator, (\d) from {other}", rig.log(name)
+            rf"model/big: (\d) of {PIECES} pieces from the coordinator, (\d) from {other}",
+            rig.log(name),
         )
         assert found, rig.log(name)
-        assert int(found[1]) + int(found[2]) == 7
+        assert int(found[1]) + int(found[2]) == PIECES
         assert int(found[1]) in (3, 4)
     ended = await run(rig, "second", manifest, store)
     assert ended.state is JobState.DONE, ended.reason
@@ -110,7 +112,7 @@ async def test_a_worker_that_is_killed_while_it_fetches_goes_on_with_its_pieces(
             assert time.monotonic() < until, rig.log("worker-2")
             time.sleep(0.001)
         rig.end("worker-2", Signals.SIGKILL)
-        stood = note.read_bytes().count(b"+") if note.exists() else 7
+        stood = note.read_bytes().count(b"+") if note.exists() else PIECES
         rig.worker("worker-2")
         updates = [update async for update in client.follow("first")]
     ended = updates[-1]
@@ -120,4 +122,4 @@ async def test_a_worker_that_is_killed_while_it_fetches_goes_on_with_its_pieces(
     assert ended.state is JobState.DONE, ended.reason
     told = r"model/big: (\d) of 7 pieces from the coordinator(?:, (\d) from worker-1)?"
     fetched = [int(own) + int(near or 0) for own, near in re.findall(told, rig.log("worker-2"))]
-    assert fetched == [7 - stood], "what stood was not fetched again"
+    assert fetched == [PIECES - stood], "what stood was not fetched again"

@@ -29,8 +29,9 @@ from llamaforge.errors import IntegrityError
 if TYPE_CHECKING:
     from llamaforge.bundle.store import BlobStore
 
-PIECE = 16 << 20
-"""Bytes in a piece."""
+PIECE = 4 << 20
+"""Bytes in a piece. Nodes that share a blob wait at its end for the last pieces to go round: with
+16 MiB, 1 GB to three nodes over 1 Gbit/s took a quarter longer."""
 SMALL = 4 << 20
 """Blobs below this many bytes are not worth pieces."""
 _READ = 1 << 20
