@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from llamaforge.bundle.store import BlobStore
+from llamaforge.coordinator import hearsay
 from llamaforge.coordinator.alarm import Alarm
 from llamaforge.coordinator.conductor import Conductor, OfJob
 from llamaforge.coordinator.ledger.ledger import Ledger
@@ -191,6 +192,11 @@ class Board:
                 hint="only a job that was stopped or has failed can be resumed",
             )
         start = newest(record.submission, record.checkpoint_dir, self._store)
+        if gone := self._store.missing(start.manifest):
+            raise UserError(
+                f"{gone[0].path} of job {job_id!r} is not in the coordinator's cache any more",
+                hint="submit it anew: llamaforge train … --auto-resume",
+            )
         submission = Submission(
             job=record.submission.job,
             script=record.submission.script,
@@ -399,8 +405,13 @@ class Board:
                 conductor.leaving(node, message)
         elif isinstance(message, OfJob):
             led = self._conductors.get(message.job_id)
-            if led is not None:
+            if led is None:
+                return
+            members = led.record.members
+            if hearsay.concerns(node, message, members, message.job_id):
                 led.heard(node, message)
+            else:
+                log.debug("node %s spoke of job %s, which is not its own", node.name, led.record.id)
 
     def _node_lost(self, node: Node) -> None:
         for conductor in self._of(node):
