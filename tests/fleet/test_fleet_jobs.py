@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -23,18 +23,6 @@ from llamaforge.wire.updates import (
     NoteLine,
     StateChanged,
 )
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
-    try:
-        rig.coordinator()
-        rig.worker("worker-1")
-        rig.worker("worker-2")
-        yield rig
-    finally:
-        rig.close()
 
 
 async def test_jobs_run_one_after_the_other_and_workers_wait_again(rig: Rig) -> None:
@@ -59,6 +47,17 @@ async def test_jobs_run_one_after_the_other_and_workers_wait_again(rig: Rig) -> 
     check_folder(rig.root / "runs" / "first")
     assert list((rig.root / "worker-1" / "jobs").iterdir()) == []
     assert rig.ranks() == []
+
+
+async def test_a_job_goes_where_its_labels_are(rig: Rig) -> None:
+    rig.worker("labelled", labels="fast-disk,rack=3")
+    status = await rig.waiting("worker-1", "worker-2", "labelled")
+    assert {n.name: n.labels for n in status.nodes}["labelled"] == ("fast-disk", "rack=3")
+    ended, updates = await rig.run("choosy", "steps=2", labels=("rack=3",))
+    assert ended.state is JobState.DONE, ended.reason
+    assert [[m.node for m in u.nodes] for u in updates if isinstance(u, GenerationStarted)] == [
+        ["labelled"]
+    ]
 
 
 def check_folder(folder: Path) -> None:
@@ -119,11 +118,10 @@ async def test_what_fails_again_and_again_names_its_first_cause(rig: Rig) -> Non
     assert rig.ranks() == []
 
 
-async def test_a_job_that_the_coordinator_stumbles_over_ends_alone(rig: Rig) -> None:
+async def test_a_job_that_makes_no_sense_is_refused_and_the_next_one_runs(rig: Rig) -> None:
     await rig.waiting("worker-1", "worker-2")
-    ended, _ = await rig.run("impossible", "steps=2", threads=0)
-    assert ended.state is JobState.FAILED
-    assert "the coordinator made a mistake: ZeroDivisionError" in ended.reason
+    with pytest.raises(FleetError, match=r"threads"):
+        await rig.run("impossible", "steps=2", threads=0)
     ended, _ = await rig.run("good", "steps=2")
     assert ended.state is JobState.DONE, ended.reason
 

@@ -23,6 +23,15 @@ def test_the_identity_of_an_earlier_version_is_kept_and_makes_room(tmp_path: Pat
     assert facts.identity(tmp_path) == "abc"
 
 
+def test_gpus_are_those_that_the_driver_knows(tmp_path: Path) -> None:
+    assert facts.gpus(tmp_path) == 0
+    for bus in ("0000:01:00.0", "0000:02:00.0"):
+        folder = tmp_path / "driver" / "nvidia" / "gpus" / bus
+        folder.mkdir(parents=True)
+        (folder / "information").write_text("Model: \t NVIDIA H200\n")
+    assert facts.gpus(tmp_path) == 2
+
+
 def test_versions_are_what_metadata_says() -> None:
     versions = facts.versions()
     assert versions["torch"] == metadata.version("torch")

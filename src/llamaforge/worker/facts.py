@@ -40,6 +40,11 @@ def memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def gpus(proc: Path = Path("/proc")) -> int:
+    """NVIDIA GPUs that the kernel's driver knows in this machine."""
+    return sum(1 for _ in (proc / "driver" / "nvidia" / "gpus").glob("*/information"))
+
+
 def versions() -> dict[str, str]:
     """Versions of what decides whether nodes can work together."""
     return {

@@ -160,6 +160,8 @@ class FleetJobs:
             address=address,
             ranks=settings.ranks,
             busy=self._busy.holder or "",
+            labels=settings.node_labels,
+            gpus=facts.gpus(),
         )
 
     def _heard(self, message: FromCoordinator) -> None:
