@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from signal import Signals
-
-import pytest
 
 from fleet_rig import Rig
 from llamaforge.bundle.manifest import Entry, Manifest
@@ -20,18 +16,6 @@ from swarm_rig import data_of
 MB = 1 << 20
 SIZE = 24 * MB + 5
 PIECES = 7
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
-    try:
-        rig.coordinator()
-        rig.worker("worker-1")
-        rig.worker("worker-2")
-        yield rig
-    finally:
-        rig.close()
 
 
 async def run(rig: Rig, name: str, manifest: Manifest, store: BlobStore) -> Ended:

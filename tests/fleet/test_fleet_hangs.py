@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,18 +12,6 @@ from llamaforge.wire.updates import GenerationStarted, NoteLine
 
 NAMED_WITHIN = 40.0
 """Seconds from the last step to the name of the rank."""
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
-    try:
-        rig.coordinator()
-        rig.worker("worker-1")
-        rig.worker("worker-2")
-        yield rig
-    finally:
-        rig.close()
 
 
 @pytest.mark.slow

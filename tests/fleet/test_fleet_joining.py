@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from signal import Signals
 
@@ -21,10 +20,8 @@ from llamaforge.wire.endpoint import Endpoint
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path)
-    yield made
-    made.close()
+def rig(empty_rig: Rig) -> Rig:
+    return empty_rig
 
 
 def llamaforge(rig: Rig, *words: str, input: str = "", home: str = "home") -> str:

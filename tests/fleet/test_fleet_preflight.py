@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,13 +16,9 @@ SECONDS = 15.0
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
-    try:
-        rig.coordinator()
-        yield rig
-    finally:
-        rig.close()
+def rig(empty_rig: Rig) -> Rig:
+    empty_rig.coordinator()
+    return empty_rig
 
 
 OWN = next(

@@ -6,9 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,18 +20,6 @@ from llamaforge.wire.client import FleetClient
 from llamaforge.wire.updates import LogLine, MetricLine, Numbered
 
 PATIENCE = 60
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
-    try:
-        rig.coordinator()
-        rig.worker("worker-1")
-        rig.worker("worker-2")
-        yield rig
-    finally:
-        rig.close()
 
 
 def command(rig: Rig, *args: str) -> list[str]:
