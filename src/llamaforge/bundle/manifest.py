@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import PurePosixPath
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from llamaforge.errors import IntegrityError
 
@@ -16,7 +18,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """Where the file stands inside the bundle, such as `model/config.json`; always relative."""
     sha256: str
-    size: int
+    size: Annotated[int, Meta(ge=0, le=2**53)]
     """Bytes."""
 
 

@@ -45,7 +45,7 @@ def of_error(request: web.Request, why: Exception) -> web.Response:
         return trouble(422, why)
     if isinstance(why, LlamaForgeError):
         return trouble(404, why)
-    if isinstance(why, msgspec.MsgspecError | RecursionError):
+    if isinstance(why, msgspec.MsgspecError | RecursionError | OverflowError | UnicodeError):
         return trouble(400, FleetError(f"the request can't be understood: {why}"))
     if isinstance(why, OSError) and not isinstance(why, ConnectionError):
         log.warning("%s %s: %s", request.method, request.path, why)

@@ -16,6 +16,7 @@ from llamaforge.coordinator.answers import as_json, check_size, size_of
 from llamaforge.coordinator.blob_keeper import BlobKeeper
 from llamaforge.coordinator.board import Board
 from llamaforge.coordinator.folder import inside
+from llamaforge.coordinator.gate import CALLER, Caller, Refused
 from llamaforge.coordinator.record import JobRecord
 from llamaforge.errors import FleetError
 from llamaforge.wire import api
@@ -87,6 +88,10 @@ class FileRoutes:
         if sender is not None and sender != str(now):
             # whoever was cut off may still train, and must not touch what the others go on from
             raise FleetError(f"generation {sender} of job {record.id!r} is over")
+        caller: Caller = request[CALLER]
+        holder = next((member.node for member in record.members), None)
+        if caller.kind == "node" and caller.name != holder:
+            raise Refused(403, f"{caller} does not run rank 0 of job {record.id!r}")
         return record
 
     async def _artifact(self, request: web.Request) -> web.Response:

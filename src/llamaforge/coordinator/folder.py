@@ -18,6 +18,8 @@ from llamaforge.spec.script import ScriptJob
 
 GOES_ON = sys.maxsize
 """In place of a step: every line that stands in the folder is kept."""
+LONGEST_PATH = 2048
+"""Characters in the path of a file below a job's folder."""
 DRAW_SECONDS = 60.0
 """How long a picture may take."""
 
@@ -153,9 +155,15 @@ def inside(root: Path, relative: str) -> Path:
         IntegrityError: it is empty, absolute, climbs, or a link on the way leads out.
     """
     parts = PurePosixPath(relative).parts
-    if not parts or relative.startswith("/") or ".." in parts or "\0" in relative:
-        raise IntegrityError(f"path {relative!r} is not usable")
+    odd = not parts or relative.startswith("/") or ".." in parts or "\0" in relative
+    if odd or len(relative) > LONGEST_PATH or any(_long(part) for part in parts):
+        raise IntegrityError(f"path {relative[:80]!r} is not usable")
     target = root.joinpath(*parts)
     if not target.parent.resolve().is_relative_to(root.resolve()):
         raise IntegrityError(f"path {relative!r} leaves the folder")
     return target
+
+
+def _long(part: str) -> bool:
+    """Whether no file can be called so, with the letters that its temporary name has more."""
+    return len(part.encode(errors="surrogateescape")) > 240

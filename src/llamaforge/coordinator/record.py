@@ -32,6 +32,7 @@ from llamaforge.wire.updates import (
     JobUpdate,
     LogLine,
     MetricLine,
+    NodeRanks,
     NoteLine,
     StateChanged,
 )
@@ -103,6 +104,12 @@ class JobRecord:
         work = self.submission.job or self.submission.script
         assert work is not None
         return work
+
+    @property
+    def members(self) -> tuple[NodeRanks, ...]:
+        """Who runs which ranks of the generation in office; nobody between two."""
+        running = self.memory.running if self.memory is not None else None
+        return running.members if running is not None else ()
 
     @property
     def folder(self) -> JobFolder:

@@ -10,6 +10,7 @@ import random
 import msgspec
 from aiohttp import WSMsgType, web
 
+from llamaforge.coordinator import hearsay
 from llamaforge.coordinator.gate import CALLER, Caller
 from llamaforge.coordinator.node import Node
 from llamaforge.coordinator.nodes import Nodes
@@ -74,6 +75,7 @@ async def _carry(
                 if frame.type in (WSMsgType.BINARY, WSMsgType.TEXT):
                     message = node.session.take(frame.data)
                     if message is not None:
+                        hearsay.check(message)
                         nodes.take(node, message)
     except (msgspec.MsgspecError, RecursionError) as why:
         log.warning("node %s said something that can't be understood: %s", node.name, why)

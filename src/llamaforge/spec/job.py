@@ -20,6 +20,7 @@ OnNodeLoss = Literal["continue", "wait", "replace", "fail"]
 DataFormat = Literal["auto", "alpaca", "sharegpt", "messages", "prompt-completion", "text"]
 
 Positive = Annotated[int, Meta(ge=1)]
+Size = Annotated[int, Meta(ge=0, le=2**53)]
 PositiveRate = Annotated[float, Meta(gt=0)]
 JobName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -233,19 +234,19 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Unique name: `name` plus a short random part."""
     spec: JobSpec
     """What was asked for; `batch_size` there may be per process, `rows_per_step` never is."""
-    rows: int
+    rows: Size
     """Usable training rows."""
-    heldout_rows: int
+    heldout_rows: Size
     """Held-out rows; 0 without a held-out set."""
-    rows_per_step: int
+    rows_per_step: Size
     """Rows in one step, over all ranks."""
-    steps_per_epoch: int
+    steps_per_epoch: Size
     """Steps in one epoch; the last one may have fewer rows."""
-    total_steps: int
+    total_steps: Size
     """Steps of the whole job: the end of the schedule."""
     learning_rate: float
     """Peak learning rate."""
-    threads: int
+    threads: Positive
     """Compute threads per rank. Part of the kernels, so part of the result's bits."""
     data_digest: str
     """SHA-256 of the canonical training rows."""

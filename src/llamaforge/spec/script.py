@@ -6,7 +6,10 @@ ranks get the environment that torchrun gives and nothing of ours.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from llamaforge.spec.wishes import Wishes
 
@@ -28,7 +31,7 @@ class ScriptJob(msgspec.Struct, frozen=True, kw_only=True):
     links: dict[str, str] = {}
     """Symbolic links below `code/` and what they point to, which is inside it as well."""
     wishes: Wishes = Wishes()
-    max_restarts: int = 3
+    max_restarts: Annotated[int, Meta(ge=0, le=2**31)] = 3
     """How often all ranks are started again after one has failed."""
     version: str = ""
     """LlamaForge version that made it."""

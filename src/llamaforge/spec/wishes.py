@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from llamaforge.spec.job import Job, OnNodeLoss
+
+Some = Annotated[int, Meta(ge=1, le=2**31)]
+"""One or more of something: what arrives over HTTP is held to it, too."""
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """A job's needs and its policy; all that placement looks at."""
 
-    min_nodes: int = 1
+    min_nodes: Some = 1
     """It starts only when so many nodes can be had at once."""
-    max_nodes: int | None = None
+    max_nodes: Some | None = None
     """None: all that are free."""
-    ranks_per_node: int | None = None
+    ranks_per_node: Annotated[int, Meta(ge=1, le=4096)] | None = None
     """None: as the worker was told, else by its cores."""
-    threads: int = 1
+    threads: Some = 1
     """Compute threads per rank."""
     labels: tuple[str, ...] = ()
     """All of them must be on a node."""
-    min_memory: int = 0
+    min_memory: Annotated[int, Meta(ge=0, le=2**53)] = 0
     """Bytes of memory of a node."""
-    min_gpus: int = 0
+    min_gpus: Annotated[int, Meta(ge=0, le=2**31)] = 0
     same_numbers: bool = False
     """Only nodes whose canary slices agree."""
-    priority: int = 0
+    priority: Annotated[int, Meta(ge=-(2**31), le=2**31)] = 0
     """Higher ones go first; first come, first served among equals."""
     on_node_loss: OnNodeLoss = "continue"
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from llamaforge.bundle.manifest import Entry, Manifest
 from llamaforge.spec.job import Job
@@ -139,7 +140,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     Only the coordinator's own user and root may name one."""
     checkpoint_dir: str = ""
     """Where checkpoints go on the coordinator's host; absolute, or empty as above."""
-    resume_step: int | None = None
+    resume_step: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     """Committed step of the checkpoint in the bundle's `resume/`; None: from the start."""
 
     @property

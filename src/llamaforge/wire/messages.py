@@ -7,9 +7,10 @@ unknown fields are ignored, so that versions of one protocol number can differ.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from llamaforge.bundle.manifest import Manifest
 from llamaforge.spec.job import Job
@@ -21,6 +22,14 @@ PROTOCOL = 3
 OLDEST = 2
 """The oldest protocol that this side still speaks; 1 had no certificates."""
 
+MOST_RANKS = 4096
+"""Ranks of one node that are believed."""
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+"""A number from a peer: JSON knows larger ones, but neither the ledger nor other peers do."""
+Code = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+"""A process's exit code or signal."""
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
 FRAME_LIMIT = 16 << 20
 """Bytes in the largest frame; a bundle's manifest is the biggest thing that travels in one."""
 
@@ -31,8 +40,8 @@ FRAME_LIMIT = 16 << 20
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     """A worker introduces itself."""
 
-    protocol: int = PROTOCOL
-    oldest: int = OLDEST
+    protocol: Count = PROTOCOL
+    oldest: Count = OLDEST
     node: str
     """The node's name, unique in the fleet."""
     identity: str
@@ -43,25 +52,25 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     """The fleet that this session belongs to; empty before the first Welcome."""
     process: str = ""
     """The coordinator's process whose frames `received` counts; another one counts from 1 again."""
-    received: int = 0
+    received: Count = 0
     """Number of the last frame that arrived here in this session."""
-    cores: int
-    memory: int
+    cores: Count
+    memory: Count
     """Bytes."""
     versions: dict[str, str] = {}
     """Of `llamaforge`, `python`, `torch`; torch is "" where it is not installed."""
     capabilities: tuple[str, ...] = ()
-    peer_port: int = 0
+    peer_port: Port = 0
     """Where the worker serves health and metrics; 0 when it doesn't."""
     address: str = ""
     """IP address at which this node's ranks can be reached by the others'."""
-    ranks: int | None = None
+    ranks: Annotated[int, Meta(ge=0, le=MOST_RANKS)] | None = None
     """Ranks that this worker was told to run per job; None: by its cores."""
     busy: str = ""
     """What the worker is busy with now; empty when it waits."""
     labels: tuple[str, ...] = ()
     """What its administrator says about the node, such as `fast-disk`."""
-    gpus: int = 0
+    gpus: Count = 0
     time: float = 0.0
     """Its clock: Unix time in seconds."""
 
@@ -75,7 +84,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
     """Random, made once for each coordinator process."""
     resumed: bool
     """False: the session is new; whatever the worker still runs belongs to nobody."""
-    received: int
+    received: Count
     """Number of the last frame that arrived at the coordinator in this session."""
 
 
@@ -112,7 +121,7 @@ class CannotStart(msgspec.Struct, frozen=True, kw_only=True, tag="cannot_start")
     """The worker can't run its ranks of a generation; none has been started."""
 
     job_id: str
-    generation: int
+    generation: Count
     kind: str
     """The name of the error's class."""
     message: str
@@ -126,8 +135,8 @@ class RankSaid(msgspec.Struct, frozen=True, kw_only=True, tag="rank_said"):
     """One report of a rank, unchanged."""
 
     job_id: str
-    generation: int
-    rank: int
+    generation: Count
+    rank: Count
     report: FromRank
 
 
@@ -135,7 +144,7 @@ class RankLog(msgspec.Struct, frozen=True, kw_only=True, tag="rank_log"):
     """One line that a rank wrote to its standard output or error."""
 
     job_id: str
-    rank: int
+    rank: Count
     line: str
 
 
@@ -143,10 +152,10 @@ class RankExited(msgspec.Struct, frozen=True, kw_only=True, tag="rank_exited"):
     """A rank's process is gone. Exactly one of `code` and `signal` is set."""
 
     job_id: str
-    generation: int
-    rank: int
-    code: int | None = None
-    signal: int | None = None
+    generation: Count
+    rank: Count
+    code: Code | None = None
+    signal: Code | None = None
     ordered: bool = False
     """True when it died of a signal that the worker had sent, or failed after one."""
     last_lines: tuple[str, ...] = ()
@@ -159,7 +168,7 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True, tag="uploaded"):
     """A checkpoint, or all artifacts, of a job have arrived at the coordinator, or never will."""
 
     job_id: str
-    generation: int | None = None
+    generation: Count | None = None
     """Whose they are; None from a worker that doesn't tell."""
     what: Literal["checkpoint", "artifacts"]
     name: str = ""
@@ -172,8 +181,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     """A node's ranks go on: told by every node of a job, at most once a second."""
 
     job_id: str
-    generation: int
-    step: int
+    generation: Count
+    step: Count
     """Steps that are committed, as a rank of this node knows."""
 
 
@@ -197,7 +206,7 @@ class PreflightReport(msgspec.Struct, frozen=True, kw_only=True, tag="preflight_
     """What a node found out about itself and its links before a generation."""
 
     job_id: str
-    generation: int
+    generation: Count
     refusal: str = ""
     """Why this node can't take part; empty when it can."""
     hint: str = ""
@@ -206,7 +215,7 @@ class PreflightReport(msgspec.Struct, frozen=True, kw_only=True, tag="preflight_
     canary: str = ""
     """SHA-256 of the canary slice's gradient; empty where none was asked for."""
     links: tuple[LinkSpeed, ...] = ()
-    disk_free: int = 0
+    disk_free: Count = 0
     """Bytes, where the bundle goes."""
     time: float = 0.0
     """Its clock: Unix time in seconds."""
@@ -217,12 +226,12 @@ class PreflightReport(msgspec.Struct, frozen=True, kw_only=True, tag="preflight_
 class RankStack(msgspec.Struct, frozen=True, kw_only=True):
     """Where one rank stands."""
 
-    rank: int
+    rank: Count
     state: str
     """The kernel's letter for its process: R, S, D, T, Z."""
     phase: str = ""
     """What it was doing, in its own words; empty when it doesn't tell."""
-    step: int = 0
+    step: Count = 0
     idle: float = 0.0
     """Seconds since it last did something."""
     waits: bool = False
@@ -235,17 +244,17 @@ class Stacks(msgspec.Struct, frozen=True, kw_only=True, tag="stacks"):
     """The stack dumps that were asked for."""
 
     job_id: str
-    generation: int
+    generation: Count
     ranks: tuple[RankStack, ...]
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True, tag="inventory"):
     """What a node has to share with the others, told when it changes."""
 
-    cache_bytes: int = 0
+    cache_bytes: Count = 0
     """Bytes in its caches."""
-    cache_limit: int = 0
-    disk_free: int = 0
+    cache_limit: Count = 0
+    disk_free: Count = 0
 
 
 FromWorker = (
@@ -273,7 +282,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
     node: str
     address: str
-    port: int
+    port: Port
     """Its peer port."""
 
 
@@ -287,8 +296,8 @@ class Preflight(msgspec.Struct, frozen=True, kw_only=True, tag="preflight"):
     """Look at yourself and at your links before a generation; answered by `PreflightReport`."""
 
     job_id: str
-    generation: int
-    needs_bytes: int = 0
+    generation: Count
+    needs_bytes: Count = 0
     """Bytes of the bundle."""
     manifest: Manifest = Manifest()
     """The bundle; what is here already needs no room. May be empty."""
@@ -296,14 +305,14 @@ class Preflight(msgspec.Struct, frozen=True, kw_only=True, tag="preflight"):
     """All nodes of the generation, this one too."""
     canary: str = ""
     """The precision (`bf16`, `fp32`) of the canary slice; empty: none is wanted."""
-    threads: int = 1
+    threads: Count = 1
 
 
 class DumpStacks(msgspec.Struct, frozen=True, kw_only=True, tag="dump_stacks"):
     """Say where each rank of this job stands; answered by `Stacks`."""
 
     job_id: str
-    generation: int
+    generation: Count
 
 
 class StartRanks(msgspec.Struct, frozen=True, kw_only=True, tag="start_ranks"):
@@ -317,14 +326,14 @@ class StartRanks(msgspec.Struct, frozen=True, kw_only=True, tag="start_ranks"):
     script: ScriptJob | None = None
     peers: tuple[Peer, ...] = ()
     """All nodes of the generation in the order of their ranks, this one too."""
-    restarts: int = 0
+    restarts: Count = 0
     """How often the ranks of a script have been started again."""
-    generation: int
+    generation: Count
     manifest: Manifest
-    first_rank: int
-    count: int
+    first_rank: Count
+    count: Count
     """Ranks on this node; they are numbered from `first_rank`."""
-    world_size: int
+    world_size: Count
 
     @property
     def job_id(self) -> str:
@@ -338,16 +347,16 @@ class Rendezvous(msgspec.Struct, frozen=True, kw_only=True, tag="rendezvous"):
     """The generation's store listens there; for every rank but rank 0."""
 
     job_id: str
-    generation: int
+    generation: Count
     host: str
-    port: int
+    port: Port
 
 
 class StopRanks(msgspec.Struct, frozen=True, kw_only=True, tag="stop_ranks"):
     """End a job's ranks here: after a checkpoint, or at once (SIGTERM, then SIGKILL)."""
 
     job_id: str
-    generation: int | None = None
+    generation: Count | None = None
     """Whose ranks; None: those of any."""
     how: Literal["checkpoint", "end"]
     reason: str

@@ -17,9 +17,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 ACK_EVERY = 32
 """Received frames after which an acknowledgement is sent on its own."""
@@ -31,9 +32,9 @@ Heard = TypeVar("Heard")
 class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What travels: a number, how far the sender has received, and a message."""
 
-    number: int = 0
+    number: Annotated[int, Meta(ge=0, le=2**53)] = 0
     """Counted from 1; 0 for a bare acknowledgement."""
-    received: int = 0
+    received: Annotated[int, Meta(ge=0, le=2**53)] = 0
     body: msgspec.Raw = msgspec.Raw(b"null")
 
 
