@@ -63,6 +63,12 @@ def test_the_token_is_read_from_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert secret.ask_token(None) == TOKEN
 
 
+def test_no_token_on_standard_input_is_said_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    with pytest.raises(UserError, match="standard input is empty"):
+        secret.ask_token(None)
+
+
 def test_the_token_is_asked_for_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)

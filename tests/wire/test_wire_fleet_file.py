@@ -118,7 +118,23 @@ def test_a_fleet_is_looked_for_from_the_nearest_on(tmp_path: Path, places: dict[
 
 def test_a_fleet_that_was_named_and_is_not_there_is_not_replaced(places: dict[str, Path]) -> None:
     fleet_file.write(places["service"], FLEET)
-    assert fleet_file.search(places["named"], {}) is None
+    with pytest.raises(FleetError, match=r"--fleet is .*named.json.*there is no such file"):
+        fleet_file.search(places["named"], {})
+    with pytest.raises(FleetError, match=r"LLAMAFORGE_FLEET is .*variable.json"):
+        fleet_file.search(environ={"LLAMAFORGE_FLEET": str(places["variable"])})
+
+
+def test_the_fleet_file_of_a_coordinator_that_has_ended_says_so(places: dict[str, Path]) -> None:
+    fleet_file.write(places["named"], FLEET)
+    places["named"].with_suffix(".lock").touch()
+    with pytest.raises(FleetError, match="its coordinator has ended"):
+        fleet_file.search(places["named"], {})
+
+
+@pytest.mark.parametrize("path", ["", "/dev", "/dev/zero"])
+def test_what_is_no_fleet_file_is_said_and_not_read_without_end(path: str) -> None:
+    with pytest.raises(FleetError):
+        fleet_file.search(Path(path), {})
 
 
 def test_a_service_that_this_user_may_not_see_is_passed_over(

@@ -62,7 +62,7 @@ def usage_error(error: click.UsageError) -> UserError:
         meant = _options_like(error.option_name, error.ctx)
         also = f"; did you mean {meant}?" if meant else ""
         return UserError(f"no such option {error.option_name}{also}", hint=hint)
-    message = error.format_message().rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".")
     return UserError(message[:1].lower() + message[1:], hint=hint)
 
 

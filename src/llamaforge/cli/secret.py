@@ -25,7 +25,13 @@ def ask_token(file: Path | None) -> JoinToken:
         return JoinToken.parse(_read(file))
     if sys.stdin.isatty():
         return JoinToken.parse(click.prompt("token", hide_input=True, err=True))
-    return JoinToken.parse(sys.stdin.read(LONGEST))
+    text = sys.stdin.read(LONGEST)
+    if not text.strip():
+        raise UserError(
+            "no join token came: standard input is empty, and there is no terminal to ask on",
+            hint="pipe the token in, or name a file that has it: --token-file FILE (mode 0600)",
+        )
+    return JoinToken.parse(text)
 
 
 def _read(file: Path) -> str:

@@ -278,7 +278,10 @@ def host_and_port(
     port = rest.lstrip(":") if bracketed else rest
     number = int(port) if re.fullmatch(r"[0-9]{1,5}", port) else None if port else CONTROL_PORT
     if not is_host(host) or number is None or number > 65535:
-        raise SpecError(f"{source} is {text!r}", hint="it is HOST:PORT")
+        raise SpecError(
+            f"{source} is {text!r}, and that is no address",
+            hint="it is HOST:PORT, such as 192.168.1.10:29400; a port is a number up to 65535",
+        )
     return host, number
 
 

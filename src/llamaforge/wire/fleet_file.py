@@ -21,6 +21,8 @@ from llamaforge.errors import FleetError
 from llamaforge.paths import state_dir, writing_state
 
 NAME = "fleet.json"
+LONGEST = 65536
+"""Bytes that are read of a fleet file; one has a few hundred."""
 SERVICE = Path("/run/llamaforge-coordinator") / NAME
 """The fleet file of this machine's coordinator service; its group can read it."""
 
@@ -64,12 +66,14 @@ def search(path: Path | None = None, environ: Mapping[str, str] = os.environ) ->
     in to.
 
     Raises:
-        FleetError: a file can't be read or understood.
+        FleetError: a file can't be read or understood, or no fleet runs where one was named: a job
+            must not go to another fleet than the one that was meant.
     """
-    if path is None and environ.get("LLAMAFORGE_FLEET"):
-        path = Path(environ["LLAMAFORGE_FLEET"])
+    named = environ.get("LLAMAFORGE_FLEET")
     if path is not None:
-        return find(path)
+        return _named(path, "--fleet")
+    if named:
+        return _named(Path(named), "LLAMAFORGE_FLEET")
     for place in (default_path(), SERVICE, remote_path(environ)):
         try:
             found = find(place)
@@ -78,6 +82,19 @@ def search(path: Path | None = None, environ: Mapping[str, str] = os.environ) ->
         if found is not None:
             return found
     return None
+
+
+def _named(path: Path, source: str) -> FleetFile:
+    """The fleet of a file that somebody named. Raises FleetError where none runs."""
+    found = find(path)
+    if found is None:
+        why = "its coordinator has ended" if path.exists() else "there is no such file"
+        raise FleetError(
+            f"{source} is {str(path)!r}: {why}",
+            hint="it names a fleet file, not an address; without it this machine's fleet is used\n"
+            "a fleet on another machine: llamaforge login HOST:PORT",
+        )
+    return found
 
 
 def find(path: Path | None = None) -> FleetFile | None:
@@ -92,6 +109,8 @@ def find(path: Path | None = None) -> FleetFile | None:
         FleetError: the file can't be read or understood.
     """
     path = path or default_path()
+    if path.is_dir():
+        raise FleetError(f"{path} is a folder, not a fleet file", hint=f"try {path / NAME}")
     lock = lock_of(path)
     stale = lock.path.exists() and not lock.taken()
     return read(path) if path.exists() and not stale else None
@@ -109,7 +128,8 @@ def read(path: Path) -> FleetFile:
         FleetError: it is missing or can't be understood.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=FleetFile)
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(LONGEST), type=FleetFile)
     except (OSError, msgspec.MsgspecError) as why:
         raise FleetError(
             f"the fleet file {path} can't be read: {why}", hint="start a fleet: llamaforge up"
