@@ -62,7 +62,9 @@ def same(proof: dict[str, Any], undisturbed: dict[str, Any]) -> None:
 
 
 def kill(head: Node) -> None:
-    """SIGKILL, in the middle of whatever it does."""
+    """SIGKILL, in the middle of whatever it does; one that is just being started is waited for."""
+    pid = ("systemctl", "show", COORDINATOR, "-P", "MainPID")
+    head.wait_for(lambda: head.run(*pid).stdout.strip() != "0", seconds=30, what="it is there")
     head.run("systemctl", "kill", "--kill-whom=main", "-s", "KILL", COORDINATOR)
 
 
@@ -221,12 +223,13 @@ def test_a_full_cache_of_a_worker_is_named_and_costs_no_job(
     owner = "uid=llamaforge,gid=llamaforge,mode=0750"
     node.shell(
         "systemctl stop llamaforge-worker;"
-        f" mount -t tmpfs -o size=64k,{owner} cache /var/cache/llamaforge;"
+        f" mount -t tmpfs -o size=200m,{owner} cache /var/cache/llamaforge;"
         " systemctl start llamaforge-worker"
     )
     try:
         until_waiting(node)
         fleet.until_all_wait()
+        node.shell("dd if=/dev/zero of=/var/cache/llamaforge/filler bs=64k", check=False)
         job = train(fleet, "cramped")
         same(job.end(), undisturbed)
         said = fleet.head.run("llamaforge", "events", "-n", "200").stdout + job.said()
