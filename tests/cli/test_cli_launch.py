@@ -22,7 +22,8 @@ from llamaforge.cli.progress import JsonView, LineView
 from llamaforge.errors import FleetError
 from llamaforge.spec.job import JobSpec
 from llamaforge.spec.states import JobState
-from llamaforge.wire.client import FleetClient, Progress
+from llamaforge.wire.carrying import Progress
+from llamaforge.wire.client import FleetClient
 from llamaforge.wire.fleet_file import FleetFile
 from llamaforge.wire.updates import JobUpdate, Numbered
 

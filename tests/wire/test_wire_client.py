@@ -14,8 +14,9 @@ from llamaforge.bundle.manifest import Entry, Manifest
 from llamaforge.bundle.store import BlobStore
 from llamaforge.errors import FleetError, IntegrityError, UserError
 from llamaforge.spec.states import JobState
-from llamaforge.wire import api, away, client
-from llamaforge.wire.client import FleetClient, Progress
+from llamaforge.wire import api, away, connection, fleet_file
+from llamaforge.wire.carrying import Progress
+from llamaforge.wire.client import FleetClient
 from llamaforge.wire.fleet_file import FleetFile
 from llamaforge.wire.updates import Ended, JobUpdate, MetricLine, Numbered
 
@@ -110,16 +111,32 @@ async def test_a_stream_that_begins_after_the_end_is_over(serve: Serve) -> None:
         assert [u async for u in fleet.stream("j", 6)] == []
 
 
-async def test_a_coordinator_that_stays_away_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "AWAY_SECONDS", 0)
+async def test_a_coordinator_that_was_never_there_is_not_waited_for(tmp_path: Path) -> None:
     fleet = FleetClient(FleetFile(host="127.0.0.1", port=1, socket=str(tmp_path / "none")))
     async with fleet:
         with pytest.raises(FleetError, match=r"127\.0\.0\.1:1 can't be reached"):
             await anext(fleet.follow("j"))
         with pytest.raises(FleetError, match="can't be reached"):
             await fleet.status()
+
+
+async def test_a_coordinator_that_stays_away_is_given_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def status(_: web.Request) -> web.Response:
+        said = answer(api.Status(coordinator="c", version="0", pid=1, started=0.0))
+        said.force_close()
+        return said
+
+    told: list[str] = []
+    async with await serve({("GET", api.STATUS): status}) as fleet:
+        fleet.tell = told.append
+        await fleet.status()
+        Path(fleet.fleet.socket).unlink()
+        monkeypatch.setattr(connection, "AWAY_SECONDS", 0.05)
+        with pytest.raises(FleetError, match="can't be reached"):
+            await fleet.jobs()
+    assert told == ["the coordinator is away; waiting"]
 
 
 @pytest.mark.parametrize(("user_error", "kind"), [(True, UserError), (False, FleetError)])
@@ -210,7 +227,13 @@ async def test_a_file_that_changed_is_noticed_before_it_is_sent(
             await fleet.submit(make_job(), manifest, store, **folders)
 
 
-def test_no_fleet_is_said_with_the_next_command(tmp_path: Path) -> None:
+def test_no_fleet_is_said_with_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("LLAMAFORGE_FLEET", raising=False)
+    monkeypatch.setattr(fleet_file, "SERVICE", tmp_path / "service.json")
     with pytest.raises(FleetError, match="no fleet runs here") as error:
-        FleetClient.open(tmp_path / "fleet.json")
+        FleetClient.open()
     assert "llamaforge up" in error.value.hint
