@@ -35,7 +35,7 @@ async def serve_worker(request: web.Request, nodes: Nodes) -> web.WebSocketRespo
     try:
         first = await socket.receive_str(timeout=GREETING_SECONDS)
         hello = msgspec.json.decode(first, type=Hello)
-    except (TypeError, asyncio.TimeoutError, msgspec.MsgspecError) as why:
+    except (TypeError, asyncio.TimeoutError, msgspec.MsgspecError, RecursionError) as why:
         log.info("%s sent no greeting: %s", request.remote, why)
         await socket.close()
         return socket

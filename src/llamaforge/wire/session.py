@@ -104,6 +104,12 @@ class Session(Generic[Said, Heard]):
         Raises:
             msgspec.MsgspecError: the frame can't be understood.
         """
+        try:
+            return self._take(data)
+        except (UnicodeDecodeError, RecursionError) as why:
+            raise msgspec.DecodeError(f"not a message: {why}") from why
+
+    def _take(self, data: bytes | str) -> Heard | None:
         frame = self._frames.decode(data)
         self._forget(frame.received)
         if frame.number <= self.received:
