@@ -120,7 +120,6 @@ class Worker:
             address="10.0.0.1",
             labels=(WANTED,) if self._wanted else (),
             busy="something else" if self._wanted else "",
-            time=time.time(),
         )
         await socket.send_str(msgspec.json.encode(hello).decode())
         welcome = msgspec.json.decode(await socket.receive_str(), type=Welcome)

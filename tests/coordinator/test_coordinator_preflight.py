@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamaforge.coordinator.inspection import Inspection
 from llamaforge.coordinator.preflight import Round, Verdict, judge
+from llamaforge.errors import LlamaForgeError
 from llamaforge.spec.wishes import Wishes
 from llamaforge.wire.messages import LinkSpeed, PreflightReport
 
@@ -52,6 +54,19 @@ def test_a_node_that_refuses_itself_and_one_that_says_nothing() -> None:
     assert verdict.refused["b"] == ("9.1 GB are needed", "make room in /c")
     assert "did not answer" in verdict.refused["c"][0]
     assert "on c: systemctl status" in verdict.refused["c"][1]
+    assert verdict.passing == {"c"}
+
+
+def test_a_job_is_ended_only_by_refusals_that_will_not_pass() -> None:
+    wrong = said(refusal="its address is wrong", hint="give it another")
+    full = said(refusal="/state has 1 MiB free", hint="make room", passing=True)
+    Inspection.raise_if_hopeless(judged({"a": said(), "b": wrong}))
+    Inspection.raise_if_hopeless(judged({"a": full, "b": wrong}))
+    Inspection.raise_if_hopeless(judged({"a": wrong}, missing=("b",)))
+    Inspection.raise_if_hopeless(judged({}))
+    with pytest.raises(LlamaForgeError, match="node a can't take part: its address") as error:
+        Inspection.raise_if_hopeless(judged({"a": wrong, "b": wrong}))
+    assert error.value.hint == "give it another"
 
 
 @pytest.mark.parametrize(

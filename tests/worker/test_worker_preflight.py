@@ -93,6 +93,7 @@ async def test_a_node_in_order(world: World) -> None:
 async def test_an_address_that_is_not_its_own(world: World) -> None:
     report = await world.answer(address="192.0.2.77")
     assert report.refusal == "its address 192.0.2.77 is on none of its interfaces"
+    assert not report.passing
     assert "--address" in report.hint
     for nonsense in ("", "node1.example.org"):
         assert "on none of its interfaces" in (await world.answer(address=nonsense)).refusal
@@ -135,6 +136,7 @@ async def test_a_full_disk_under_the_state_folder(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     report = await world.answer()
     assert "1 MiB free, 64 MiB are the least" in report.refusal
+    assert report.passing
     assert "--state-dir" in report.hint
 
 

@@ -81,7 +81,6 @@ class Inspection:
         return Preflight(
             job_id=self._record.id,
             generation=number,
-            needs_bytes=sum(entry.size for entry in manifest.entries),
             manifest=manifest,
             peers=tuple(peers),
             canary=work.spec.precision if isinstance(work, Job) and compares else "",
@@ -95,15 +94,10 @@ class Inspection:
         Raises:
             LlamaForgeError: names each node, what is wrong there and the fix.
         """
-        passing = ("room", "did not answer")
-        lasting = [
-            (name, why, hint)
-            for name, (why, hint) in verdict.refused.items()
-            if not any(word in why for word in passing)
-        ]
-        if verdict.chosen or len(lasting) < len(verdict.refused) or not lasting:
+        if verdict.chosen or verdict.passing or not verdict.refused:
             return
+        refused = verdict.refused.items()
         raise LlamaForgeError(
-            "; ".join(f"node {name} can't take part: {why}" for name, why, _ in lasting),
-            hint="; ".join(dict.fromkeys(hint for _, _, hint in lasting)),
+            "; ".join(f"node {name} can't take part: {why}" for name, (why, _) in refused),
+            hint="; ".join(dict.fromkeys(hint for _, (_, hint) in refused)),
         )

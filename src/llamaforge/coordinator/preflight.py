@@ -35,6 +35,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     refused: dict[str, tuple[str, str]]
     """By node: why it can't take part, and what to do about it."""
+    passing: frozenset[str] = frozenset()
+    """Those of the refused whose reason may end without anybody's help."""
     warnings: list[str]
     """Sentences for a person."""
     groups: tuple[tuple[str, ...], ...]
@@ -123,7 +125,13 @@ def judge(
         *_slow_links(there),
         *_other_numbers(groups, wishes),
     ]
-    return Verdict(refused=refused, warnings=warnings, groups=groups, chosen=chosen)
+    return Verdict(
+        refused=refused,
+        passing=frozenset(node for node in refused if node not in reports or reports[node].passing),
+        warnings=warnings,
+        groups=groups,
+        chosen=chosen,
+    )
 
 
 def _silent(node: str) -> tuple[str, str]:

@@ -71,8 +71,6 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     labels: tuple[str, ...] = ()
     """What its administrator says about the node, such as `fast-disk`."""
     gpus: Count = 0
-    time: float = 0.0
-    """Its clock: Unix time in seconds."""
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
@@ -211,6 +209,8 @@ class PreflightReport(msgspec.Struct, frozen=True, kw_only=True, tag="preflight_
     """Why this node can't take part; empty when it can."""
     hint: str = ""
     """What to do about it."""
+    passing: bool = False
+    """Whether the refusal may end without anybody's help, such as a want of room."""
     warnings: tuple[str, ...] = ()
     canary: str = ""
     """SHA-256 of the canary slice's gradient; empty where none was asked for."""
@@ -297,8 +297,6 @@ class Preflight(msgspec.Struct, frozen=True, kw_only=True, tag="preflight"):
 
     job_id: str
     generation: Count
-    needs_bytes: Count = 0
-    """Bytes of the bundle."""
     manifest: Manifest = Manifest()
     """The bundle; what is here already needs no room. May be empty."""
     peers: tuple[Peer, ...] = ()

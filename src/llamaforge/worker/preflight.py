@@ -37,6 +37,10 @@ class Trouble(LlamaForgeError):
     """This node can't take part."""
 
 
+class Slow(Trouble):
+    """Nor can it as long as it is so slow."""
+
+
 class Preflights:
     """Answers the coordinator's question.
 
@@ -70,6 +74,7 @@ class Preflights:
             generation=question.generation,
             refusal=refusal.message if refusal else "",
             hint=refusal.hint if refusal else "",
+            passing=isinstance(refusal, NoSpace | Slow),
             warnings=tuple(warnings),
             canary=digest,
             links=links,
@@ -86,7 +91,7 @@ class Preflights:
         except LlamaForgeError as why:
             return why
         except asyncio.TimeoutError:
-            return Trouble(
+            return Slow(
                 f"its disk did not answer within {SECONDS:.0f} s",
                 hint=f"look at the disk of {self._settings().cache_dir}: journalctl -k",
             )
