@@ -32,7 +32,10 @@ def command(job: str, verbose: bool, fleet: Path | None, as_json: bool) -> int:
     runs/JOB where the coordinator keeps them in a folder of its own.
     """
     with view_for(as_json=as_json, verbose=verbose) as view:
-        job_id, outcome = asyncio.run(_attach(FleetClient.open(fleet), job, view))
+        try:
+            job_id, outcome = asyncio.run(_attach(FleetClient.open(fleet), job, view))
+        except KeyboardInterrupt:  # before anything was shown: it detaches then, too
+            job_id, outcome = job, None
     if outcome is None:
         say_detached(job_id, as_json=as_json)
         return 0
@@ -46,7 +49,8 @@ async def _attach(client: FleetClient, name: str, view: View) -> tuple[str, Outc
         tally = Tally(job.total_steps)
         position = await catch_up(client, job.id, tally)
         view.begin(tally)
-        view.say(f"job {job.id} is {tally.state.value}: {status_line(tally)}")
+        so_far = status_line(tally)
+        view.say(f"job {job.id} is {tally.state.value}" + (f": {so_far}" if so_far else ""))
         ended = tally.ended
         if ended is None:
             watched = await watch(client, job.id, tally, view, position=position, only_detach=True)
