@@ -5,6 +5,15 @@ from __future__ import annotations
 from lab import Node
 
 UNIT = "llamaforge-worker"
+LISTING = (
+    "find /etc /usr/local /opt /var/lib /var/cache /var/log /home /run/llamaforge -xdev"
+    " ! -path '/var/log/journal/*' ! -path '/var/lib/systemd/*' ! -path '/opt/llamaforge/*'"
+    " ! -path '*/__pycache__*' ! -name '.*.lock' ! -name '.updated'"
+    " ! -name '*shadow-' ! -name 'passwd-' ! -name 'group-' ! -name 'subuid-' ! -name 'subgid-'"
+    " -printf '%p %M %u %g %l\\n' 2>/dev/null | LC_ALL=C sort"
+    " && cat /etc/passwd /etc/group"
+)
+"""Lists what an installation may leave anywhere on a machine, accounts included."""
 
 
 def install(node: Node, *options: str) -> None:

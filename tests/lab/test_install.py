@@ -5,21 +5,13 @@ from __future__ import annotations
 import json
 import re
 
-from lab_service import properties
+from lab_service import LISTING, properties
 
 from lab import Node
 
 UNIT = "llamaforge-worker.service"
 DROPIN = f"/etc/systemd/system/{UNIT}.d/50-install.conf"
 SETTINGS = "/etc/llamaforge/worker.conf"
-LISTING = (
-    "find /etc /usr/local /opt /var/lib /var/cache /var/log /home /run/llamaforge -xdev"
-    " ! -path '/var/log/journal/*' ! -path '/var/lib/systemd/*' ! -path '/opt/llamaforge/*'"
-    " ! -path '*/__pycache__*' ! -name '.*.lock' ! -name '.updated'"
-    " ! -name '*shadow-' ! -name 'passwd-' ! -name 'group-' ! -name 'subuid-' ! -name 'subgid-'"
-    " -printf '%p %M %u %g %l\\n' 2>/dev/null | LC_ALL=C sort"
-    " && cat /etc/passwd /etc/group"
-)
 
 
 def install(node: Node, *options: str, **how: str) -> str:
