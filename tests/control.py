@@ -12,12 +12,12 @@ from aiohttp import web
 
 from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator.board import Board
-from llamaforge.coordinator.doors import Doors
-from llamaforge.coordinator.gate import Gate
-from llamaforge.coordinator.joining import Joining
+from llamaforge.coordinator.http.doors import Doors
+from llamaforge.coordinator.http.gate import Gate
+from llamaforge.coordinator.http.joining import Joining
+from llamaforge.coordinator.http.members import Kind, Members
+from llamaforge.coordinator.http.server import Server
 from llamaforge.coordinator.ledger import Ledger
-from llamaforge.coordinator.members import Kind, Members
-from llamaforge.coordinator.server import Server
 from llamaforge.identity import folder, request
 from llamaforge.identity.authority import Authority, new_epoch
 from llamaforge.identity.folder import About

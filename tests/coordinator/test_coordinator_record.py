@@ -11,8 +11,8 @@ from desk import keeping
 
 from jobs import make_job
 from llamaforge.bundle.manifest import Manifest
+from llamaforge.coordinator.leading.outcome import Outcome
 from llamaforge.coordinator.ledger import Ledger
-from llamaforge.coordinator.outcome import Outcome
 from llamaforge.coordinator.record import JobRecord
 from llamaforge.spec.states import JobState
 from llamaforge.wire.api import Submission

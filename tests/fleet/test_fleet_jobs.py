@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from fleet_rig import Rig, alive, until_metric
-from llamaforge.coordinator.continuing import AVOIDED_AFTER
+from llamaforge.coordinator.leading.continuing import AVOIDED_AFTER
 from llamaforge.errors import FleetError, UserError
 from llamaforge.spec.states import FailureClass, JobState, NodeState
 from llamaforge.wire.updates import (

@@ -1,7 +1,7 @@
 """The jobs of a fleet: taken down, given nodes, led side by side, and taken up again after a crash.
 
-Each job that has not ended has a conductor (`coordinator.conductor`). Conductors ask for nodes; in
-one round (`coordinator.scheduler`) all who ask are looked at together.
+Each job that has not ended has a conductor (`coordinator.leading.conductor`). Conductors ask for
+nodes; in one round (`coordinator.scheduler`) all who ask are looked at together.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import time
 from pathlib import Path
 
 from llamaforge.bundle.store import BlobStore
-from llamaforge.coordinator import hearsay
 from llamaforge.coordinator.alarm import Alarm
-from llamaforge.coordinator.conductor import Conductor, OfJob
+from llamaforge.coordinator.http import hearsay
+from llamaforge.coordinator.leading.conductor import Conductor, OfJob
+from llamaforge.coordinator.leading.outcome import Outcome
+from llamaforge.coordinator.leading.resumption import newest
 from llamaforge.coordinator.ledger.ledger import Ledger
 from llamaforge.coordinator.node import Node
 from llamaforge.coordinator.nodes import Nodes
-from llamaforge.coordinator.outcome import Outcome
 from llamaforge.coordinator.record import JobRecord, Keeping
-from llamaforge.coordinator.resumption import newest
 from llamaforge.coordinator.scheduler import schedule
 from llamaforge.errors import FleetError, UserError
 from llamaforge.spec.job import Job

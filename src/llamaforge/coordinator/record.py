@@ -13,12 +13,12 @@ import msgspec
 
 from llamaforge.coordinator import told_again
 from llamaforge.coordinator.folder import GOES_ON, JobFolder
-from llamaforge.coordinator.generation import Generation
-from llamaforge.coordinator.inputs import Input
+from llamaforge.coordinator.leading.generation import Generation
+from llamaforge.coordinator.leading.inputs import Input
+from llamaforge.coordinator.leading.memory import Memory
+from llamaforge.coordinator.leading.outcome import Outcome
+from llamaforge.coordinator.leading.resumption import Start
 from llamaforge.coordinator.ledger.ledger import Ledger
-from llamaforge.coordinator.memory import Memory
-from llamaforge.coordinator.outcome import Outcome
-from llamaforge.coordinator.resumption import Start
 from llamaforge.coordinator.stream import JobStream
 from llamaforge.spec import ranks
 from llamaforge.spec.job import Job

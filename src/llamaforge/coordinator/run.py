@@ -22,12 +22,12 @@ from llamaforge.bundle.store import BlobStore
 from llamaforge.coordinator.blob_keeper import BlobKeeper
 from llamaforge.coordinator.board import Board
 from llamaforge.coordinator.configuration import Configuration
-from llamaforge.coordinator.doors import Doors
-from llamaforge.coordinator.gate import Gate, service_group
-from llamaforge.coordinator.joining import Joining
+from llamaforge.coordinator.http.doors import Doors
+from llamaforge.coordinator.http.gate import Gate, service_group
+from llamaforge.coordinator.http.joining import Joining
+from llamaforge.coordinator.http.members import Members
+from llamaforge.coordinator.http.server import Server
 from llamaforge.coordinator.ledger import Ledger
-from llamaforge.coordinator.members import Members
-from llamaforge.coordinator.server import Server
 from llamaforge.coordinator.service import Service
 from llamaforge.errors import FleetError, UserError
 from llamaforge.identity.authority import Authority
