@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nonsense import EVERYTHING, FROM_WORKER, json_values, spoil
 
-from llamaforge.coordinator import hearsay
+from llamaforge.coordinator.http import hearsay
 from llamaforge.wire.api import Submission
 from llamaforge.wire.messages import FromCoordinator, FromWorker, RankSaid
 from llamaforge.wire.session import Session

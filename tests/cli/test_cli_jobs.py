@@ -69,6 +69,14 @@ def test_status_of_the_fleet(three: FakeFleet, capsys: Output) -> None:
     assert "tiny-3333" in shown
 
 
+def test_cancel_promises_no_checkpoint_of_a_script(fleet: FakeFleet, capsys: Output) -> None:
+    fleet.jobs["hello-1"] = a_job("hello-1", kind="run", total_steps=0)
+    assert typed(fleet, "cancel", "hello-1", "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "SIGTERM" in shown
+    assert "checkpoint" not in shown
+
+
 def test_cancel_asks_for_each_job_once(three: FakeFleet, capsys: Output) -> None:
     assert typed(three, "cancel", "2222", "tiny-2222", "3333", "--reason", "enough") == 0
     shown = capsys.readouterr().out
@@ -123,13 +131,20 @@ def test_what_can_not_be_resumed(three: FakeFleet, capsys: Output, job: str, tol
     ],
 )
 def test_without_a_fleet_each_verb_says_how_to_get_one(
-    tmp_path: Path, capsys: Output, args: list[str]
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch, args: list[str]
 ) -> None:
-    assert run([*args, "--fleet", str(tmp_path / "none.json")]) == 1
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert run(args) == 1
     said = capsys.readouterr()
     assert "no fleet runs here" in said.err
     assert "llamaforge up" in said.err
     assert said.out == ""
+
+
+def test_a_fleet_file_that_is_none_is_named(tmp_path: Path, capsys: Output) -> None:
+    assert run(["jobs", "--fleet", str(tmp_path / "none.json")]) == 2
+    assert "none.json': there is no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["logs", "attach", "cancel", "resume", "fetch", "status"])

@@ -39,6 +39,15 @@ def typed(fleet: FakeFleet, *args: str) -> int:
     return run([*args, "--fleet", str(fleet.file)])
 
 
+def test_a_job_that_has_printed_nothing_says_so(fleet: FakeFleet, capsys: Output) -> None:
+    fleet.jobs["job-1"] = a_job("job-1", state=JobState.DONE)
+    fleet.streams["job-1"] = [ended("/x")]
+    assert typed(fleet, "logs", "job-1") == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "no line of job job-1 so far" in shown.err
+
+
 def test_all_lines_with_node_and_rank(running: FakeFleet, capsys: Output) -> None:
     assert typed(running, "logs", "job-1") == 0
     shown = capsys.readouterr().out.splitlines()

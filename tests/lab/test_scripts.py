@@ -106,7 +106,7 @@ def test_a_hostile_script_gets_nothing(fleet: Fleet, where: int) -> None:
     said = json.loads(text.partition("said ")[2].splitlines()[0])
     assert len(said) == 16
     assert {name for name, how in said.items() if how == "done"} == set()
-    assert status(node).startswith("waiting")
+    node.wait_for(lambda: status(node).startswith("waiting"), what="the worker waits again")
     assert "unconfined" not in node.run("journalctl", "-u", UNIT, "--no-pager").stdout
 
 

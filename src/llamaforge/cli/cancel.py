@@ -69,5 +69,7 @@ def sentence(job: JobStatus, *, now: bool) -> str:
     if job.state is JobState.QUEUED:
         return f"job {job.id} leaves the queue"
     if now:
-        return f"job {job.id} ends at once, at step {job.step}"
+        return f"job {job.id} ends at once" + (f", at step {job.step}" if job.step else "")
+    if job.kind == "run":
+        return f"the ranks of job {job.id} get SIGTERM; it ends when they have"
     return f"job {job.id} saves a checkpoint at its next step and stops"

@@ -49,6 +49,10 @@ def command(
     async def run(client: FleetClient) -> None:
         found = await find_job(client, job)
         position, ended = await past(client, found, wanted, last, show)
+        if not (wanted.seen or as_json):
+            click.echo(
+                f"no line of job {found.id} so far; how it goes: llamaforge attach", err=True
+            )
         if follow and ended is None:
             ended = await _to_come(client, found.id, position, wanted, show)
         if follow and ended is not None and not as_json:
@@ -69,6 +73,8 @@ class Wanted:
         self._rank, self._node = rank, node
         self._ranks = 0
         self._nodes: dict[str, None] = {}
+        self.seen = False
+        """Whether there was a line that is wanted."""
 
     def take(self, members: tuple[NodeRanks, ...]) -> None:
         """Learns who is in a generation."""
@@ -77,7 +83,9 @@ class Wanted:
 
     def has(self, line: LogLine) -> bool:
         """Whether the line is wanted."""
-        return self._rank in (None, line.rank) and self._node in (None, line.node)
+        wanted = self._rank in (None, line.rank) and self._node in (None, line.node)
+        self.seen = self.seen or wanted
+        return wanted
 
     def check(self, job_id: str) -> None:
         """Raises UserError when the job never had such a rank or node, and has had others."""

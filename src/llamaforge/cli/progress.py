@@ -84,7 +84,7 @@ def status_line(tally: Tally) -> str:
     """Everything about the last step on one line; what is not known yet is left out."""
     left = tally.seconds_left
     parts = [
-        f"step {tally.step}/{tally.total_steps}",
+        f"step {tally.step}/{tally.total_steps}" if tally.total_steps else "",
         f"loss {tally.loss:.4f}" if tally.loss is not None else "",
         words.rate(tally.tokens_per_second) if tally.tokens_per_second is not None else "",
         f"{words.duration(left)} left" if left is not None else "",

@@ -38,6 +38,7 @@ from llamaforge.systemd.notify import Notify
 from llamaforge.wire import fleet_file
 from llamaforge.wire.api import Status
 from llamaforge.wire.fleet_file import FleetFile
+from llamaforge.wire.nonsense import quiet
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where to dial a coordinator on this machine that listens on every address."""
@@ -150,7 +151,11 @@ class Coordinator:
         self._fleet = fleet
         await self._service.pause()
         runner = web.AppRunner(
-            self._server.app(), access_log=None, shutdown_timeout=1.0, handler_cancellation=True
+            self._server.app(),
+            access_log=None,
+            logger=quiet(log),
+            shutdown_timeout=1.0,
+            handler_cancellation=True,
         )
         await runner.setup()
         try:

@@ -6,6 +6,7 @@ import logging
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from llamaforge.coordinator.http.gate import Refused
 from llamaforge.errors import FleetError, IntegrityError, LlamaForgeError, UserError
@@ -47,6 +48,8 @@ def of_error(request: web.Request, why: Exception) -> web.Response:
         return trouble(404, why)
     if isinstance(why, msgspec.MsgspecError | RecursionError | OverflowError | UnicodeError):
         return trouble(400, FleetError(f"the request can't be understood: {why}"))
+    if isinstance(why, HttpProcessingError | web.RequestPayloadError):
+        return trouble(400, FleetError(f"the request's body can't be read: {why}"))
     if isinstance(why, OSError) and not isinstance(why, ConnectionError):
         log.warning("%s %s: %s", request.method, request.path, why)
         return trouble(507, FleetError(f"the coordinator can't keep it: {why}"))

@@ -107,7 +107,8 @@ class Refused(FleetError):
     def header(self) -> dict[str, str]:
         """The reason as a header."""
         text = f"{self.message}; {self.hint}" if self.hint else self.message
-        return {REFUSAL: text.encode("ascii", "replace").decode().replace("\n", "; ")[:1000]}
+        plain = text.encode("ascii", "replace").decode().replace("\n", "; ")
+        return {REFUSAL: "".join(c if c.isprintable() else "?" for c in plain)[:1000]}
 
 
 class Gate:

@@ -16,7 +16,6 @@ import socket
 from collections.abc import Callable, Iterator
 
 import msgspec
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response
 from aiohttp.web_server import Server
@@ -24,6 +23,7 @@ from aiohttp.web_server import Server
 from llamaforge.errors import Occupied, UserError
 from llamaforge.spec.fleet import PEER_PORT, WorkerSettings
 from llamaforge.spec.networks import Networks, parse_networks
+from llamaforge.wire.nonsense import quiet
 from llamaforge.worker.own_address import is_here
 from llamaforge.worker.peer.door import Door
 from llamaforge.worker.peer.entrance import Entrance
@@ -92,7 +92,7 @@ class PeerPort:
         self._protocols = Server(
             self._answer,
             access_log=None,
-            logger=_quiet_about_nonsense(),
+            logger=quiet(log),
             max_line_size=LINE_BYTES,
             max_field_size=LINE_BYTES,
         )
@@ -180,19 +180,6 @@ class PeerPort:
             answer = Response(status=404, text="here are /health and /metrics\n")
         answer.force_close()  # connections are few, and a new one costs nothing
         return answer
-
-
-def _quiet_about_nonsense() -> logging.Logger:
-    """A log without the traceback that aiohttp writes for every request that is not HTTP.
-
-    Anybody on this machine may connect, and could fill the journal with them.
-    """
-    quiet = log.getChild("http")
-    quiet.filters.clear()
-    quiet.addFilter(
-        lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-    )
-    return quiet
 
 
 async def _bind(host: str, port: int) -> list[socket.socket]:
