@@ -266,7 +266,7 @@ def test_sendmail_is_handed_the_mail_with_all_its_rights(node: Node) -> None:
     )
     set_up(node, "to = root\n", "78")
     sent = node.path("/root/sent")
-    node.wait_for(sent.exists, 20, "sendmail is called")
+    node.wait_for(sent.exists, 60, "sendmail is called")
     node.wait_for(lambda: mail_ended(node, "llamaforge-worker"), 20, "the mail's unit ends")
     user, sandbox, arguments, rest = node.read("/root/sent").split("\n", 3)
     assert (user, sandbox.split()[1], arguments) == ("0", "0", "-t -i")
