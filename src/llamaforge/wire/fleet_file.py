@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from llamaforge.errors import FleetError
+from llamaforge.errors import FleetError, UserError
 from llamaforge.paths import state_dir, writing_state
 
 NAME = "fleet.json"
@@ -85,11 +85,17 @@ def search(path: Path | None = None, environ: Mapping[str, str] = os.environ) ->
 
 
 def _named(path: Path, source: str) -> FleetFile:
-    """The fleet of a file that somebody named. Raises FleetError where none runs."""
+    """The fleet of a file that somebody named.
+
+    Raises:
+        UserError: there is no such file.
+        FleetError: its coordinator has ended.
+    """
     found = find(path)
     if found is None:
         why = "its coordinator has ended" if path.exists() else "there is no such file"
-        raise FleetError(
+        kind = FleetError if path.exists() else UserError
+        raise kind(
             f"{source} is {str(path)!r}: {why}",
             hint="it names a fleet file, not an address; without it this machine's fleet is used\n"
             "a fleet on another machine: llamaforge login HOST:PORT",
