@@ -118,9 +118,9 @@ def test_a_fleet_is_looked_for_from_the_nearest_on(tmp_path: Path, places: dict[
 
 def test_a_fleet_that_was_named_and_is_not_there_is_not_replaced(places: dict[str, Path]) -> None:
     fleet_file.write(places["service"], FLEET)
-    with pytest.raises(FleetError, match=r"--fleet is .*named.json.*there is no such file"):
+    with pytest.raises(UserError, match=r"--fleet is .*named.json.*there is no such file"):
         fleet_file.search(places["named"], {})
-    with pytest.raises(FleetError, match=r"LLAMAFORGE_FLEET is .*variable.json"):
+    with pytest.raises(UserError, match=r"LLAMAFORGE_FLEET is .*variable.json"):
         fleet_file.search(environ={"LLAMAFORGE_FLEET": str(places["variable"])})
 
 
