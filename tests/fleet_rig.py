@@ -15,6 +15,7 @@ import msgspec
 from jobs import make_job
 from llamaforge.bundle.manifest import Entry, Manifest
 from llamaforge.bundle.store import BlobStore
+from llamaforge.errors import LlamaForgeError
 from llamaforge.spec.job import Job
 from llamaforge.spec.states import NodeState
 from llamaforge.wire import fleet_file
@@ -86,11 +87,18 @@ class Rig:
             return await client.status()
 
     async def waiting(self, *names: str) -> Status:
-        """Waits until these nodes wait for a job, and no other does."""
+        """Waits until these nodes wait for a job, and no other does.
+
+        A coordinator that was started again may have to write its fleet file first: until then the
+        old one leads to a socket on which nobody listens.
+        """
         until = time.monotonic() + PATIENCE
         while True:
-            status = await self.status()
-            there = {n.name for n in status.nodes if n.state is NodeState.READY}
+            try:
+                status = await self.status()
+                there = {n.name for n in status.nodes if n.state is NodeState.READY}
+            except LlamaForgeError as why:
+                there = {str(why)}
             if there == set(names):
                 return status
             assert time.monotonic() < until, f"{there} wait, not {names}: {self.log('coordinator')}"

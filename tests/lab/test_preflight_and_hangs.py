@@ -42,8 +42,8 @@ def test_a_node_behind_a_firewall_is_named_with_its_port(fleet: Fleet) -> None:
         job.end()
     finally:
         behind.shell("nft delete table inet shut")
-    (refusal,) = job.events("preflight")
-    assert refusal["node"] == behind.name
+    # On a busy machine a slow link may be told beside it.
+    (refusal,) = (said for said in job.events("preflight") if said.get("node") == behind.name)
     assert f"{fleet.workers[0].name} can't reach it at {behind.address}:29500" in refusal["text"]
     assert "open TCP port 29500" in refusal["text"]
     assert "--address" in refusal["text"]
